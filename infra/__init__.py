@@ -1,0 +1,1 @@
+"""What Keyway stands on: settings, broker, database, vault, provisioning."""

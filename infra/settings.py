@@ -1,0 +1,130 @@
+"""Every setting of Keyway's services, read from the environment (`KEYWAY_…`) and checked once at the start."""
+
+import base64
+import binascii
+import os
+import socket
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from infra.errors import SettingsError
+
+MASTER_KEY_BYTES = 32
+
+
+class Settings(BaseSettings):
+    """Settings of one service; `keyway settings` prints this table.
+
+    Read it with `Settings.load()`, which turns a wrong value into one line.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="KEYWAY_", extra="ignore", frozen=True)
+
+    amqp_url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@localhost:5672/keyway"),
+        description="AMQP address of RabbitMQ with user, password and vhost.",
+    )
+    amqp_admin_url: SecretStr = Field(
+        default=SecretStr("http://guest:guest@localhost:15672"),
+        description="Address of RabbitMQ's management API, with an administrator's user and password.",
+    )
+    mongo_url: SecretStr = Field(
+        default=SecretStr("mongodb://localhost:27017/?replicaSet=rs0"),
+        description="MongoDB connection string; it must be a replica set, since transactions need one.",
+    )
+    mongo_database: str = Field(
+        default="keyway", pattern=r"^[a-zA-Z0-9_-]{1,63}$", description="Name of the database."
+    )
+    master_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict,
+        description="Master keys as `id:base64,…`, 32 bytes each; the first encrypts, all decrypt.",
+    )
+    worker_id: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        description="Name of this process in the journal and in the list of workers; unique.",
+    )
+    lanes: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(), description="Automations that this worker serves, `a,b,…`; empty: all."
+    )
+    max_in_flight: int = Field(
+        default=1000, ge=1, le=100_000, description="Provider calls in flight in one worker process."
+    )
+    lane_prefetch: int = Field(
+        default=100, ge=1, le=10_000, description="Requests of one automation that one worker holds at a time."
+    )
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="Largest request body that is accepted, in bytes."
+    )
+    lane_max_length: int = Field(
+        default=1_000_000, ge=1, description="Requests that one lane's queue holds; past it a publish is refused."
+    )
+    delivery_limit: int = Field(
+        default=50, ge=1, description="Deliveries of one request after which RabbitMQ dead-letters it."
+    )
+    result_ttl_s: int = Field(
+        default=3600, ge=60, description="Seconds for which a result is kept, encrypted, to answer a repeat."
+    )
+    grace_s: float = Field(
+        default=25.0, ge=1, description="Seconds that a stopping service gives to what it has in flight."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log event that is written."
+    )
+
+    @field_validator("amqp_url", "amqp_admin_url", "mongo_url")
+    @classmethod
+    def _has_scheme(cls, value: SecretStr) -> SecretStr:
+        allowed = ("amqp", "amqps", "http", "https", "mongodb", "mongodb+srv")
+        if urlsplit(value.get_secret_value()).scheme not in allowed:
+            raise ValueError(f"expected an address that begins with one of {', '.join(allowed)} and ://")
+        return value
+
+    @field_validator("master_keys", mode="before")
+    @classmethod
+    def _parse_master_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        keys: dict[str, SecretStr] = {}
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            key_id, separator, encoded = entry.partition(":")
+            try:
+                raw = base64.b64decode(encoded, validate=True)
+            except binascii.Error:
+                raw = b""
+            if not separator or not key_id or len(raw) != MASTER_KEY_BYTES:
+                raise ValueError("expected `id:base64,…` with 32 bytes each; make one with `openssl rand -base64 32`")
+            if key_id in keys:
+                raise ValueError(f"the id {key_id!r} is there twice")
+            keys[key_id] = SecretStr(encoded)
+        return keys
+
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _parse_lanes(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(filter(None, (part.strip() for part in value.split(","))))
+        return value
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            reason = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"KEYWAY_{name}: {reason}") from None
