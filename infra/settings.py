@@ -1,4 +1,4 @@
-"""Every setting of Keyway's services, read from the environment (`KEYWAY_…`) and checked once at the start."""
+"""Every setting of Keyway's services, read from the environment (`KEYWAY_…`), checked once at the start."""
 
 import base64
 import binascii
@@ -53,13 +53,18 @@ class Settings(BaseSettings):
         default=1000, ge=1, le=100_000, description="Provider calls in flight in one worker process."
     )
     lane_prefetch: int = Field(
-        default=100, ge=1, le=10_000, description="Requests of one automation that one worker holds at a time."
+        default=100,
+        ge=1,
+        le=10_000,
+        description="Requests of one automation that one worker holds at a time.",
     )
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="Largest request body that is accepted, in bytes."
     )
     lane_max_length: int = Field(
-        default=1_000_000, ge=1, description="Requests that one lane's queue holds; past it a publish is refused."
+        default=1_000_000,
+        ge=1,
+        description="Requests that one lane's queue holds; past it a publish is refused.",
     )
     delivery_limit: int = Field(
         default=50, ge=1, description="Deliveries of one request after which RabbitMQ dead-letters it."
@@ -98,7 +103,9 @@ class Settings(BaseSettings):
             except binascii.Error:
                 raw = b""
             if not separator or not key_id or len(raw) != MASTER_KEY_BYTES:
-                raise ValueError("expected `id:base64,…` with 32 bytes each; make one with `openssl rand -base64 32`")
+                raise ValueError(
+                    "expected `id:base64,…` with 32 bytes each; make one with `openssl rand -base64 32`"
+                )
             if key_id in keys:
                 raise ValueError(f"the id {key_id!r} is there twice")
             keys[key_id] = SecretStr(encoded)

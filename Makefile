@@ -1,0 +1,43 @@
+# What one does here; `make` prints it.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+.PHONY: help setup up test check format schemas bench lock clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make .venv with everything, at the versions of requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@infra/local/make-venv.sh $(VENV)
+	@touch $@
+
+up: setup ## Run the whole stack on this machine and send one real generation through it (Ctrl-C stops it)
+	@$(BIN)/keyway up
+
+test: setup ## Run every test, on a real RabbitMQ and a real MongoDB
+	@$(BIN)/pytest $(ARGS)
+
+check: setup ## Lint, format, types, layering
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+schemas: setup ## Write contracts/schemas anew from the models
+	@$(BIN)/python -m contracts.json_schema
+
+bench: setup ## Measure a worker against its peer, in one run
+	@$(BIN)/python -m tests.bench.worker_cpu
+
+lock: setup ## Bring requirements.lock up to date with pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --python-version 3.11 --extra platform --extra local --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and caches; `keyway up --fresh` is what removes data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,92 @@
+"""The names on the wire: exchanges, queues, routing keys, message types, permissions (wire.md, version 1)."""
+
+import re
+
+#: The ids that an automation may have; `.` is not among their characters, so that an id is one routing word.
+AUTOMATION_ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+REQUESTS_EXCHANGE = "requests"
+EVENTS_EXCHANGE = "events"
+DEAD_EXCHANGE = "dead"
+DEAD_QUEUE = "dead"
+ACCOUNTING_QUEUE = "accounting"
+
+#: What the accounting queue is bound with.
+ACCOUNTING_BINDINGS = ("usage.#", "heartbeat.#")
+#: What workers bind a queue of their own with, to hear that keys, limits or automations changed.
+RELOAD_BINDINGS = ("config.changed.#", "key.status_changed.#")
+
+#: Where RabbitMQ's direct reply-to sends an answer.
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+GENERATION_REQUEST = "generation.request.v1"
+GENERATION_RESULT = "generation.result.v1"
+GENERATION_CHUNK = "generation.chunk.v1"
+USAGE_RECORDED = "usage.recorded.v1"
+USAGE_REPORTED = "usage.reported.v1"
+HEARTBEAT = "heartbeat.v1"
+KEY_STATUS_CHANGED = "key.status_changed.v1"
+BUDGET_CROSSED = "budget.crossed.v1"
+CONFIG_CHANGED = "config.changed.v1"
+KEY_LEASE_REQUEST = "key.lease.request.v1"
+KEY_LEASE = "key.lease.v1"
+
+#: Header of a dead letter that says why it is one; the broker's own reasons are in `x-death`.
+REASON_HEADER = "x-keyway-reason"
+#: Milliseconds since the epoch when a message was published; the name is RabbitMQ's message interceptor's.
+PUBLISHED_AT_HEADER = "timestamp_in_ms"
+
+_AUTOMATION_ID = re.compile(AUTOMATION_ID_PATTERN)
+
+
+def is_automation_id(text: str) -> bool:
+    """Whether `text` may be an automation's id."""
+    return _AUTOMATION_ID.fullmatch(text) is not None
+
+
+def lane_queue(automation_id: str) -> str:
+    """The quorum queue that holds an automation's requests."""
+    return f"requests.{automation_id}"
+
+
+def lease_queue(automation_id: str) -> str:
+    """The quorum queue that holds an automation's direct key requests."""
+    return f"leases.{automation_id}"
+
+
+def event_routing_key(message_type: str, automation_id: str) -> str:
+    """The routing key of an event: its type without the version, then the automation.
+
+    >>> event_routing_key(USAGE_RECORDED, "billing-bot")
+    'usage.recorded.billing-bot'
+    """
+    return f"{message_type.rpartition('.')[0]}.{automation_id}"
+
+
+def may_reply_to(automation_id: str, reply_to: str) -> bool:
+    """Whether a worker may send an automation's answer to `reply_to`.
+
+    Direct reply-to, or a queue named `replies.<automation>` or `replies.<automation>.<name>`: workers may
+    write where the automation itself may not, so anything else is refused (wire.md, The broker is the door).
+    """
+    own = f"replies.{automation_id}"
+    return reply_to == own or reply_to.startswith((f"{DIRECT_REPLY_TO}.", f"{own}."))
+
+
+def permissions(automation_id: str) -> dict[str, str]:
+    """RabbitMQ's `configure`, `write` and `read` patterns of an automation's user."""
+    replies = rf"replies\.{re.escape(automation_id)}(\..+)?"
+    return {
+        "configure": f"^{replies}$",
+        "write": f"^(requests|events|{replies})$",
+        "read": f"^{replies}$",
+    }
+
+
+def topic_permissions(automation_id: str) -> dict[str, str]:
+    """The routing keys that an automation's user may write with, as a pattern per topic exchange."""
+    own = re.escape(automation_id)
+    return {
+        REQUESTS_EXCHANGE: rf"^(leases\.)?{own}$",
+        EVENTS_EXCHANGE: rf"^(usage\.reported|heartbeat)\.{own}$",
+    }

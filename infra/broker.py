@@ -1,0 +1,149 @@
+"""RabbitMQ: the connection and the topology of wire.md, declared idempotently."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aio_pika import ExchangeType
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    AuthenticationError,
+    ChannelNotFoundEntity,
+    ConnectionNotAllowed,
+    ProbableAuthenticationError,
+)
+from faststream.rabbit import RabbitBroker
+from faststream.rabbit.utils import RabbitClientProperties
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from contracts import names
+from infra.errors import BrokerError
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractRobustConnection
+
+    from infra.settings import Settings
+
+log = structlog.get_logger()
+
+#: How long an attempt to connect may take, in seconds.
+CONNECT_TIMEOUT_S = 10.0
+#: Seconds between attempts to reconnect.
+RECONNECT_INTERVAL_S = 1.0
+#: Accounting must never lose an event to a delivery count: it may be killed as often as it likes.
+UNLIMITED_DELIVERIES = 1_000_000_000
+
+QUORUM = {"x-queue-type": "quorum"}
+#: What is dead-lettered is confirmed by the `dead` queue before it leaves its own.
+DEAD_LETTERED_SAFELY = {
+    "x-dead-letter-exchange": names.DEAD_EXCHANGE,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, AbstractRobustConnection]":
+    """Connect to RabbitMQ, waiting for it with a log line while it is not there.
+
+    Args:
+        settings: where it is.
+        service: how the connection is named on the management page.
+
+    Returns:
+        FastStream's broker, connected, and its connection, for what goes without FastStream.
+
+    Raises:
+        BrokerError: the user, password or vhost is refused.
+    """
+    broker = RabbitBroker(
+        settings.amqp_url.get_secret_value(),
+        client_properties=RabbitClientProperties(connection_name=f"keyway {service} {settings.worker_id}"),
+        timeout=CONNECT_TIMEOUT_S,
+        reconnect_interval=RECONNECT_INTERVAL_S,
+        graceful_timeout=settings.grace_s,
+        specification_url="amqp://rabbitmq",
+        apply_types=False,
+        logger=None,
+    )
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((AMQPConnectionError, OSError, asyncio.TimeoutError))
+            & ~retry_if_exception_type(
+                (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
+            ),
+            wait=wait_exponential_jitter(initial=0.5, max=10),
+            before_sleep=_log_waiting,
+            reraise=True,
+        ):
+            with attempt:
+                connection = await broker.connect()
+    except (AuthenticationError, ProbableAuthenticationError):
+        raise BrokerError("KEYWAY_AMQP_URL: RabbitMQ refuses the user or password") from None
+    except AMQPError as error:
+        raise BrokerError(
+            f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
+        ) from None
+    return broker, connection
+
+
+def _log_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    wait_s = state.next_action.sleep if state.next_action else 0
+    log.warning("broker_unreachable", error=type(error).__name__, retry_in_s=round(wait_s, 1))
+
+
+async def declare_topology(channel: "AbstractChannel") -> None:
+    """Declare what is there once for all automations; harmless to repeat.
+
+    Raises:
+        AMQPError: it is there with other arguments, or the user may not.
+    """
+    await channel.declare_exchange(names.REQUESTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    events = await channel.declare_exchange(names.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    dead = await channel.declare_exchange(names.DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    dead_queue = await channel.declare_queue(names.DEAD_QUEUE, durable=True, arguments=dict(QUORUM))
+    await dead_queue.bind(dead, "#")
+    accounting = await channel.declare_queue(
+        names.ACCOUNTING_QUEUE,
+        durable=True,
+        arguments={
+            **QUORUM,
+            **DEAD_LETTERED_SAFELY,
+            "x-single-active-consumer": True,
+            "x-delivery-limit": UNLIMITED_DELIVERIES,
+        },
+    )
+    for key in names.ACCOUNTING_BINDINGS:
+        await accounting.bind(events, key)
+
+
+async def declare_lane(
+    connection: "AbstractRobustConnection", automation_id: str, settings: "Settings"
+) -> None:
+    """Declare an automation's request queue, or leave it as it is when it is there.
+
+    Raises:
+        AMQPError: the user may not.
+    """
+    name = names.lane_queue(automation_id)
+    try:
+        async with connection.channel() as channel:
+            await channel.declare_queue(name, passive=True, robust=False)
+            return
+    except ChannelNotFoundEntity:
+        pass
+    async with connection.channel() as channel:
+        queue = await channel.declare_queue(
+            name,
+            durable=True,
+            robust=False,
+            arguments={
+                **QUORUM,
+                **DEAD_LETTERED_SAFELY,
+                "x-dead-letter-routing-key": automation_id,
+                "x-delivery-limit": settings.delivery_limit,
+                "x-max-length": settings.lane_max_length,
+            },
+        )
+        await queue.bind(names.REQUESTS_EXCHANGE, automation_id, robust=False)

@@ -1,0 +1,67 @@
+"""Group commit: what arrives while one write is under way is written together by the next.
+
+No timer: a lone item is written at once, and a busy process pays a small part of a write for each.
+The idea is a database's (DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class GroupCommit(Generic[Item, Answer]):
+    """Gathers items while `write` is busy with those before them."""
+
+    def __init__(
+        self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, max_batch: int = 500
+    ) -> None:
+        """Take the write.
+
+        Args:
+            write: writes the items together, and returns an answer for each, in their order.
+            max_batch: the most items that it is given at a time.
+        """
+        self._write = write
+        self._max_batch = max_batch
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    def submit(self, item: Item) -> asyncio.Future[Answer]:
+        """Have an item written with the next batch.
+
+        Returns:
+            Its answer, to await; it raises what `write` raised for its batch.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._run())
+        return future
+
+    async def drain(self) -> None:
+        """Wait until everything that was submitted is written."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+                await self._write_batch(batch)
+        finally:
+            self._writer = None
+
+    async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._write([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  # each waiter gets it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

@@ -1,0 +1,241 @@
+"""MongoDB: the connection, the collections and their indexes; the only place that knows the driver.
+
+Everything else takes a `Mongo` and the names that this module re-exports, so that changing the driver
+is changing this file.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC
+from typing import Any, TypeAlias, TypeVar
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import (
+    AsyncIOMotorClient,
+    AsyncIOMotorClientSession,
+    AsyncIOMotorCollection,
+    AsyncIOMotorDatabase,
+)
+from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReturnDocument, UpdateOne
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from infra.errors import PlatformError
+
+__all__ = [
+    "DESCENDING",
+    "BulkWriteError",
+    "Collection",
+    "Document",
+    "DuplicateKeyError",
+    "InsertOne",
+    "Mongo",
+    "PyMongoError",
+    "ReturnDocument",
+    "ServerSelectionTimeoutError",
+    "Session",
+    "UpdateOne",
+    "connect",
+    "run_command",
+]
+
+Document: TypeAlias = dict[str, Any]
+Collection: TypeAlias = "AsyncIOMotorCollection[Document]"
+Session: TypeAlias = AsyncIOMotorClientSession
+T = TypeVar("T")
+
+#: How long a call looks for a usable server before it fails, in milliseconds.
+SERVER_SELECTION_MS = 5_000
+#: How long one round trip may take before the connection is given up, in milliseconds.
+SOCKET_TIMEOUT_MS = 20_000
+
+#: What `keyway init` creates; the reason for each stands beside it.
+INDEXES: dict[str, list[IndexModel]] = {
+    "keys": [
+        IndexModel([("automation_id", ASCENDING), ("alias", ASCENDING)], unique=True, name="alias"),
+        # The same API key twice would be counted against two limits.
+        IndexModel([("fingerprint", ASCENDING)], unique=True, name="fingerprint"),
+        IndexModel([("status", ASCENDING), ("status_until", ASCENDING)], name="due"),
+    ],
+    "requests": [
+        IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
+        IndexModel([("automation_id", ASCENDING), ("created_at", DESCENDING)], name="recent"),
+    ],
+    "usage": [
+        IndexModel([("automation_id", ASCENDING), ("occurred_at", DESCENDING)], name="recent"),
+        IndexModel([("automation_id", ASCENDING), ("request_id", ASCENDING)], name="request"),
+    ],
+    "usage_daily": [
+        IndexModel(
+            [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
+        ),
+    ],
+    "workers": [IndexModel([("alive_until", ASCENDING)], expireAfterSeconds=3600, name="ttl")],
+}
+
+#: The shape that MongoDB itself enforces, where a wrong document would cost money or leak.
+VALIDATORS: dict[str, Document] = {
+    "automations": {"bsonType": "object", "required": ["_id", "enabled", "created_at"]},
+    "keys": {
+        "bsonType": "object",
+        "required": ["_id", "automation_id", "alias", "secret", "fingerprint", "status", "limits"],
+        "properties": {
+            "status": {"enum": ["active", "disabled", "exhausted", "error"]},
+            "secret": {
+                "bsonType": "object",
+                "required": ["master_key", "nonce", "ciphertext"],
+                "properties": {"nonce": {"bsonType": "binData"}, "ciphertext": {"bsonType": "binData"}},
+            },
+            "api_key": {"not": {}},
+        },
+    },
+    "usage": {
+        "bsonType": "object",
+        "required": ["_id", "automation_id", "request_id", "outcome", "total_tokens", "cost_nanousd"],
+        "properties": {
+            "total_tokens": {"bsonType": ["int", "long"]},
+            "cost_nanousd": {"bsonType": ["int", "long"]},
+        },
+    },
+}
+
+
+class Mongo:
+    """One client and the database's collections.
+
+    Collections that hold money or secrets write with `majority`; `keys_fast` and `requests_fast` are the
+    same collections with `w: 1`, for reservations and claims, whose loss is made good by the other.
+    """
+
+    def __init__(self, client: "AsyncIOMotorClient[Document]", database: str) -> None:
+        self._client = client
+        self.database: AsyncIOMotorDatabase[Document] = client.get_database(
+            database,
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            write_concern=WriteConcern("majority"),
+        )
+        fast = WriteConcern(w=1)
+        self.automations = self.database["automations"]
+        self.keys = self.database["keys"]
+        self.keys_fast = self.database["keys"].with_options(write_concern=fast)
+        self.requests = self.database["requests"]
+        self.requests_fast = self.database["requests"].with_options(write_concern=fast)
+        self.usage = self.database["usage"]
+        self.usage_daily = self.database["usage_daily"]
+        self.outbox = self.database["outbox"]
+        self.workers = self.database["workers"]
+
+    async def ping(self) -> None:
+        """Ask the server for a sign of life.
+
+        Raises:
+            PyMongoError: no usable server within `SERVER_SELECTION_MS`, or it refused.
+        """
+        await self.database.command("ping")
+
+    async def ensure_schema(self) -> None:
+        """Create what is missing of collections, validators and indexes; harmless to repeat.
+
+        Raises:
+            PyMongoError: the server refused.
+        """
+        existing = set(await self.database.list_collection_names())
+        for name in sorted(INDEXES.keys() | VALIDATORS.keys() | {"outbox"}):
+            validator = {"$jsonSchema": VALIDATORS[name]} if name in VALIDATORS else {}
+            if name in existing:
+                await self.database.command("collMod", name, validator=validator)
+            else:
+                await self._create(name, validator)
+            if name in INDEXES:
+                await self.database[name].create_indexes(INDEXES[name])
+
+    async def _create(self, name: str, validator: Document) -> None:
+        try:
+            await self.database.create_collection(name, validator=validator)
+        except OperationFailure as error:
+            namespace_exists = 48
+            if error.code != namespace_exists:
+                raise
+
+    async def transaction(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Run `work(session)` in one transaction, again from its start when MongoDB asks for a retry.
+
+        Raises:
+            PyMongoError: the transaction could not be committed; nothing of it was.
+        """
+        async with await self._client.start_session() as session:
+            result: T = await session.with_transaction(
+                work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+            )
+            return result
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+@asynccontextmanager
+async def connect(url: str, database: str) -> AsyncIterator[Mongo]:
+    """Open a client; it connects at its first use.
+
+    Args:
+        url: MongoDB connection string of a replica set.
+        database: name of the database.
+
+    Yields:
+        The collections.
+
+    Raises:
+        PlatformError: the connection string is wrong; its text is not repeated, since it may hold a password.
+    """
+    try:
+        client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+            url,
+            serverSelectionTimeoutMS=SERVER_SELECTION_MS,
+            socketTimeoutMS=SOCKET_TIMEOUT_MS,
+            connectTimeoutMS=SERVER_SELECTION_MS,
+            appname="keyway",
+        )
+    except (PyMongoError, ValueError) as error:
+        kind = "configuration" if isinstance(error, ConfigurationError) else "connection string"
+        raise PlatformError(f"KEYWAY_MONGO_URL: wrong {kind}: {type(error).__name__}") from None
+    mongo = Mongo(client, database)
+    try:
+        yield mongo
+    finally:
+        mongo.close()
+
+
+async def run_command(
+    url: str, command: Document, *, database: str = "admin", timeout_s: float = 5.0
+) -> Document:
+    """Run one command against the very server at `url`, replica set or not.
+
+    Args:
+        url: MongoDB connection string.
+        command: the command document, its name first.
+        database: the database to run it in.
+        timeout_s: how long to look for the server, in seconds.
+
+    Returns:
+        The server's answer.
+
+    Raises:
+        PyMongoError: no server there, or it refused.
+    """
+    client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+        url, directConnection=True, serverSelectionTimeoutMS=int(timeout_s * 1000)
+    )
+    try:
+        answer: Document = await client[database].command(command)
+        return answer
+    finally:
+        client.close()

@@ -1,0 +1,103 @@
+"""An automation's identity: its RabbitMQ user, permissions and lane, and its document."""
+
+import secrets
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from aio_pika.abc import AbstractRobustConnection
+from pydantic import SecretStr
+
+from contracts import names
+from infra.broker import declare_lane
+from infra.errors import ConflictError, NotFoundError, PlatformError
+from infra.management import Management
+from infra.mongo import Document, DuplicateKeyError, Mongo
+from infra.settings import Settings
+
+#: Bytes of randomness in a service token.
+TOKEN_BYTES = 32
+#: What an automation's document says where the operator says nothing.
+AUTOMATION_DEFAULTS: Document = {
+    "enabled": True,
+    "deadline_s": 600,
+    "call_timeout_s": 300,
+    "allow_leases": False,
+}
+
+
+class Provisioner:
+    """Adds, switches and lists automations."""
+
+    def __init__(
+        self, mongo: Mongo, admin: Management, connection: AbstractRobustConnection, settings: Settings
+    ) -> None:
+        self._mongo = mongo
+        self._admin = admin
+        self._connection = connection
+        self._settings = settings
+
+    async def add(self, automation_id: str) -> SecretStr:
+        """Add an automation: its document, its lane, its RabbitMQ user.
+
+        The document comes last, so that what workers see is complete; a repeat after a failure goes on.
+
+        Returns:
+            The service token, which is the user's password and is kept nowhere else.
+
+        Raises:
+            PlatformError: the id is not a valid one.
+            ConflictError: there is such an automation.
+            BrokerError: RabbitMQ refused.
+        """
+        if not names.is_automation_id(automation_id):
+            raise PlatformError(
+                f"{automation_id!r} can't be an automation's id: "
+                "expected 1 to 63 of a-z, 0-9 and -, the first not a -"
+            )
+        if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
+            raise ConflictError(f"automation {automation_id} is there already")
+        await declare_lane(self._connection, automation_id, self._settings)
+        token = await self.set_token(automation_id)
+        await self._grant(automation_id)
+        now = datetime.now(UTC)
+        try:
+            await self._mongo.automations.insert_one(
+                {"_id": automation_id, **AUTOMATION_DEFAULTS, "created_at": now}
+            )
+        except DuplicateKeyError:
+            raise ConflictError(f"automation {automation_id} is there already") from None
+        return token
+
+    async def set_token(self, automation_id: str) -> SecretStr:
+        """Give the automation's RabbitMQ user a new token; connections that are open stay open.
+
+        Returns:
+            The service token.
+        """
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        user = quote(automation_id, safe="")
+        await self._admin.call("PUT", f"users/{user}", {"password": token, "tags": ""})
+        return SecretStr(token)
+
+    async def _grant(self, automation_id: str) -> None:
+        user = quote(automation_id, safe="")
+        await self._admin.call("PUT", f"permissions/{{vhost}}/{user}", names.permissions(automation_id))
+        for exchange, pattern in names.topic_permissions(automation_id).items():
+            body = {"exchange": exchange, "write": pattern, "read": "^$"}
+            await self._admin.call("PUT", f"topic-permissions/{{vhost}}/{user}", body)
+
+    async def set_enabled(self, automation_id: str, *, enabled: bool) -> None:
+        """Switch an automation on or off; off, its requests are answered with `automation_disabled`.
+
+        Raises:
+            NotFoundError: there is no such automation.
+        """
+        updated = await self._mongo.automations.update_one(
+            {"_id": automation_id}, {"$set": {"enabled": enabled}}
+        )
+        if not updated.matched_count:
+            raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
+
+    async def list(self) -> list[Document]:
+        """Every automation's document, by id."""
+        return [document async for document in self._mongo.automations.find().sort("_id", 1)]
