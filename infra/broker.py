@@ -1,6 +1,5 @@
 """RabbitMQ: the connection and the topology of wire.md, declared idempotently."""
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,8 +13,8 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 from faststream.rabbit import RabbitBroker
-from faststream.rabbit.utils import RabbitClientProperties
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from yarl import URL
 
 from contracts import names
 from infra.errors import BrokerError
@@ -31,6 +30,8 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 10.0
 #: Seconds between attempts to reconnect.
 RECONNECT_INTERVAL_S = 1.0
+#: Seconds between heartbeats; a peer that is silent for three of them is gone.
+HEARTBEAT_S = 10
 #: Accounting must never lose an event to a delivery count: it may be killed as often as it likes.
 UNLIMITED_DELIVERIES = 1_000_000_000
 
@@ -56,9 +57,10 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     Raises:
         BrokerError: the user, password or vhost is refused.
     """
+    url = URL(settings.amqp_url.get_secret_value())
+    name = f"keyway {service} {settings.worker_id}"
     broker = RabbitBroker(
-        settings.amqp_url.get_secret_value(),
-        client_properties=RabbitClientProperties(connection_name=f"keyway {service} {settings.worker_id}"),
+        url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query}),
         timeout=CONNECT_TIMEOUT_S,
         reconnect_interval=RECONNECT_INTERVAL_S,
         graceful_timeout=settings.grace_s,
@@ -68,10 +70,7 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     )
     try:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((AMQPConnectionError, OSError, asyncio.TimeoutError))
-            & ~retry_if_exception_type(
-                (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
-            ),
+            retry=retry_if_exception(_may_pass),
             wait=wait_exponential_jitter(initial=0.5, max=10),
             before_sleep=_log_waiting,
             reraise=True,
@@ -85,6 +84,11 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
     return broker, connection
+
+
+def _may_pass(error: BaseException) -> bool:
+    refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
+    return isinstance(error, AMQPConnectionError | OSError | TimeoutError) and not isinstance(error, refused)
 
 
 def _log_waiting(state: RetryCallState) -> None:

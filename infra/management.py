@@ -12,6 +12,8 @@ from infra.errors import BrokerError
 from infra.settings import Settings
 
 REQUEST_TIMEOUT_S = 15.0
+#: Every queue of the vhost, with depths and nothing that is dear to compute.
+QUEUES = "queues/{vhost}?disable_stats=true&enable_queue_totals=true"
 
 
 def vhost_of(settings: Settings) -> str:
@@ -56,7 +58,7 @@ class Management:
         except (aiohttp.ClientError, TimeoutError) as error:
             where = f"{self._base.host}:{self._base.port}"
             raise BrokerError(
-                f"KEYWAY_AMQP_ADMIN_URL: no answer from RabbitMQ's management API at {where} ({type(error).__name__})"
+                f"KEYWAY_AMQP_ADMIN_URL: no management API at {where} ({type(error).__name__})"
             ) from None
 
     async def ensure_vhost(self) -> None:
@@ -74,9 +76,7 @@ class Management:
 
     async def queues(self) -> list[dict[str, Any]]:
         """Every queue of the vhost with its depth and consumers."""
-        found: list[dict[str, Any]] = await self.call(
-            "GET", "queues/{vhost}?disable_stats=true&enable_queue_totals=true"
-        )
+        found: list[dict[str, Any]] = await self.call("GET", QUEUES)
         return found
 
 

@@ -4,11 +4,13 @@ Everything else takes a `Mongo` and the names that this module re-exports, so th
 is changing this file.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import Any, TypeAlias, TypeVar
 
+import structlog
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
@@ -45,6 +47,7 @@ __all__ = [
     "UpdateOne",
     "connect",
     "run_command",
+    "wait_for_mongo",
 ]
 
 Document: TypeAlias = dict[str, Any]
@@ -56,6 +59,11 @@ T = TypeVar("T")
 SERVER_SELECTION_MS = 5_000
 #: How long one round trip may take before the connection is given up, in milliseconds.
 SOCKET_TIMEOUT_MS = 20_000
+
+#: Seconds between looks for a MongoDB that is not there yet.
+WAIT_RETRY_S = 1.0
+
+log = structlog.get_logger()
 
 #: What `keyway init` creates; the reason for each stands beside it.
 INDEXES: dict[str, list[IndexModel]] = {
@@ -212,6 +220,25 @@ async def connect(url: str, database: str) -> AsyncIterator[Mongo]:
         yield mongo
     finally:
         mongo.close()
+
+
+async def wait_for_mongo(mongo: Mongo) -> None:
+    """Wait until MongoDB answers, with a log line for each try that fails.
+
+    Raises:
+        PlatformError: it refuses the user or password.
+    """
+    while True:
+        try:
+            await mongo.ping()
+            return
+        except OperationFailure as error:
+            raise PlatformError(
+                f"KEYWAY_MONGO_URL: MongoDB refuses: {error.details and error.details.get('codeName')}"
+            ) from None
+        except PyMongoError as error:
+            log.warning("mongo_unreachable", error=type(error).__name__, retry_in_s=WAIT_RETRY_S)
+            await asyncio.sleep(WAIT_RETRY_S)
 
 
 async def run_command(

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+import secrets
 import socket
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -43,8 +44,8 @@ class Settings(BaseSettings):
         description="Master keys as `id:base64,…`, 32 bytes each; the first encrypts, all decrypt.",
     )
     worker_id: str = Field(
-        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
-        description="Name of this process in the journal and in the list of workers; unique.",
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+        description="Name of this process in the journal and in the list of workers; never used twice.",
     )
     lanes: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(), description="Automations that this worker serves, `a,b,…`; empty: all."

@@ -1,0 +1,46 @@
+"""Transactional outbox: events are written with what they tell of, and published from there until confirmed.
+
+The pattern is Richardson's "Transactional outbox"; an event may be published twice, never not.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+from contracts import names
+from infra.mongo import Document, Mongo
+
+#: Events that are read and published at a time.
+PAGE = 200
+
+
+def outgoing(message_type: str, automation_id: str, event: BaseModel) -> Document:
+    """The outbox document of an event; insert it in the transaction that it tells of."""
+    return {
+        "_id": secrets.token_hex(12),
+        "type": message_type,
+        "routing_key": names.event_routing_key(message_type, automation_id),
+        "body": event.model_dump_json(by_alias=True).encode(),
+        "at": datetime.now(UTC),
+    }
+
+
+async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[None]]) -> int:
+    """Publish what waits in the outbox, oldest first, and forget what is confirmed.
+
+    Args:
+        mongo: where it is.
+        publish: publishes one event and returns when the broker has confirmed it.
+
+    Returns:
+        How many were published.
+    """
+    published = 0
+    while page := [event async for event in mongo.outbox.find().sort("at", 1).limit(PAGE)]:
+        for event in page:
+            await publish(event)
+            await mongo.outbox.delete_one({"_id": event["_id"]})
+            published += 1
+    return published

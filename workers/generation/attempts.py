@@ -1,0 +1,270 @@
+"""Attempts at the provider: key after key, until there is an answer or nothing more to try."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+from pydantic import SecretStr
+
+from contracts.errors import ErrorCode
+from contracts.messages import Outcome, Usage
+from infra.errors import VaultError
+from infra.prices import cost
+from infra.vault import Vault
+from workers.generation.classification import AUTH_FAILED, Next
+from workers.generation.reading import Request
+from workers.generation.result import NO_USAGE, AttemptRecord, Error, Progress
+from workers.generation.tokens import OutputAverages, estimate, estimate_input, usage_of
+from workers.generation.upstream import Answer, Failure, Upstream
+from workers.keys.health import Sample
+from workers.keys.key import Key
+from workers.keys.pool import KeyPool, Reservation
+from workers.keys.registry import open_secret
+from workers.keys.reservations import Settlement
+from workers.keys.selection import Ask, Refusal, RefusalReason
+
+log = structlog.get_logger()
+
+#: Attempts that may fail for reasons that are the provider's before the request does.
+MAX_PROVIDER_FAILURES = 6
+#: First pause after a provider's failure where no other key is left, doubling, in seconds.
+BACK_OFF_S = 0.25
+BACK_OFF_MAX_S = 8.0
+#: A reservation that is older when its call could start is given back and made anew, in seconds.
+STALE_S = 2.0
+#: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
+ATTEMPTS_PER_RUN = 100
+
+
+Reserving: TypeAlias = "asyncio.Task[Reservation | Refusal]"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The provider's answer, as the bytes that came."""
+
+    raw: bytes
+
+
+class Attempts:
+    """Makes the calls of a worker's requests."""
+
+    def __init__(self, pool: KeyPool, upstream: Upstream, vault: Vault, max_in_flight: int) -> None:
+        """Take the key pool, the provider's client, the vault, and the bound on calls in flight."""
+        self._pool = pool
+        self._upstream = upstream
+        self._vault = vault
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._averages = OutputAverages()
+        self._secrets: dict[tuple[str, bytes], SecretStr] = {}
+
+    async def reserve(self, request: Request, avoid: frozenset[str] = frozenset()) -> Reservation | Refusal:
+        """Reserve a key for a request, waiting for room until its deadline.
+
+        Raises:
+            PyMongoError: MongoDB is away.
+        """
+        tokens = estimate(request.path, request.body, self._averages)
+        ask = Ask(request.model, tokens, request.deadline + self._pool.now() - time.time(), avoid)
+        return await self._pool.reserve(request.envelope.automation_id, ask)
+
+    async def withdraw(self, reserving: Reserving) -> None:
+        """Give back a first reservation that is not needed."""
+        reserving.cancel()
+        (reserved,) = await asyncio.gather(reserving, return_exceptions=True)
+        if isinstance(reserved, Reservation):
+            self._pool.release(reserved)
+
+    async def run(
+        self,
+        request: Request,
+        reserving: Reserving,
+        progress: Progress,
+        *,
+        run: int,
+        call_timeout_s: float,
+        on_attempt: Callable[[AttemptRecord], None],
+    ) -> Answered | Error:
+        """Call the provider until it answers or nothing is left to try.
+
+        Args:
+            request: what to ask.
+            reserving: the first reservation, under way.
+            progress: filled in as things happen.
+            run: the claim's run.
+            call_timeout_s: how long one call may take, in seconds.
+            on_attempt: told of each attempt as soon as it ends.
+
+        Raises:
+            PyMongoError: MongoDB is away.
+        """
+        avoid: set[str] = set()
+        failure: Failure | None = None
+        provider_failures = 0
+        reserved = await reserving
+        progress.waited_s = time.time() - request.envelope.received_at
+        while True:
+            if isinstance(reserved, Refusal):
+                return refused(reserved, failure)
+            remaining_s = request.deadline - time.time()
+            if remaining_s <= 0:
+                self._pool.release(reserved)
+                return Error(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before a call could start")
+            answer = await self._call(request, reserved, call_timeout_s)
+            if answer is not None:
+                number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
+                record = await self._finish(request, reserved, answer, number)
+                progress.attempts.append(record)
+                progress.upstream_ms += answer.latency_ms
+                on_attempt(record)
+                if isinstance(answer, Answer):
+                    return Answered(answer.raw)
+                failure = answer
+                avoid.add(reserved.key.id)
+                if failure.verdict.next is Next.STOP:
+                    return Error(ErrorCode.PROVIDER_REJECTED, failure.message, provider=failure.provider)
+                if failure.verdict.next is Next.BACK_OFF:
+                    provider_failures += 1
+                    if provider_failures >= MAX_PROVIDER_FAILURES:
+                        return Error(
+                            ErrorCode.PROVIDER_UNAVAILABLE, failure.message, provider=failure.provider
+                        )
+                    await asyncio.sleep(back_off_s(provider_failures))
+            began = time.perf_counter()
+            reserved = await self.reserve(request, frozenset(avoid))
+            progress.waited_s += time.perf_counter() - began
+
+    async def _call(
+        self, request: Request, reserved: Reservation, call_timeout_s: float
+    ) -> Answer | Failure | None:
+        """Make the call when there is a slot; None where the reservation got too old for it."""
+        async with self._slots:
+            if self._pool.now() - reserved.second > STALE_S:
+                self._pool.release(reserved)
+                return None
+            key = reserved.key
+            try:
+                api_key = self._secret(key)
+            except VaultError as error:
+                return Failure(AUTH_FAILED, str(error), 0, error_code="secret_unreadable")
+            try:
+                return await self._upstream.call(
+                    key.base_url,
+                    api_key,
+                    request.path,
+                    request.content,
+                    request_id=request.envelope.request_id,
+                    timeout_s=call_timeout_s,
+                )
+            except BaseException:
+                # Nobody knows what was used: the estimate stands.
+                self._pool.settle(
+                    reserved, Settlement(reserved.second, reserved.tokens, used=reserved.tokens)
+                )
+                raise
+
+    def _secret(self, key: Key) -> SecretStr:
+        identity = (key.id, key.secret.nonce)
+        secret = self._secrets.get(identity)
+        if secret is None:
+            secret = self._secrets[identity] = open_secret(self._vault, key.automation_id, key.id, key.secret)
+        return secret
+
+    async def _finish(
+        self, request: Request, reserved: Reservation, answer: Answer | Failure, number: int
+    ) -> AttemptRecord:
+        """Settle the reservation and say what the attempt was."""
+        key = reserved.key
+        if isinstance(answer, Failure):
+            verdict = answer.verdict
+            settlement = Settlement(
+                reserved.second,
+                reserved.tokens,
+                used=0,
+                sample=Sample(ok=False) if verdict.blames_key else None,
+                cool_ms=verdict.cool_ms,
+                denied_model=request.model if verdict.denies_model else None,
+            )
+            # The next reservation, of any worker, must see the cooldown.
+            await self._pool.settle(reserved, settlement)
+            return AttemptRecord(
+                number=number,
+                key_id=key.id,
+                key_alias=key.alias,
+                outcome=verdict.outcome,
+                http_status=answer.http_status,
+                error_code=answer.error_code,
+                latency_ms=answer.latency_ms,
+                reserved_tokens=reserved.tokens,
+                model=request.model or "unknown",
+            )
+        usage, estimated = self._usage(request, answer)
+        self._pool.settle(
+            reserved,
+            Settlement(
+                reserved.second,
+                reserved.tokens,
+                usage.total_tokens,
+                Sample(ok=True, latency_ms=answer.latency_ms),
+            ),
+        )
+        model = answer.document.get("model")
+        model = model if isinstance(model, str) else request.model or "unknown"
+        return AttemptRecord(
+            number=number,
+            key_id=key.id,
+            key_alias=key.alias,
+            outcome=Outcome.OK,
+            http_status=answer.http_status,
+            error_code=None,
+            latency_ms=answer.latency_ms,
+            reserved_tokens=reserved.tokens,
+            model=model,
+            usage=usage,
+            cost=cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+            tokens_estimated=estimated,
+        )
+
+    def _usage(self, request: Request, answer: Answer) -> tuple[Usage, bool]:
+        """The provider's count; without one, an estimate from both texts. Moderations have none."""
+        usage = usage_of(answer.document)
+        if usage is not None:
+            if request.model is not None:
+                self._averages.learn(request.model, usage.completion_tokens)
+            return usage, False
+        if "usage" not in answer.document and request.path == "/moderations":
+            return NO_USAGE, False
+        prompt, completion = estimate_input(request.body), estimate_input(answer.document)
+        return Usage(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        ), True
+
+
+def refused(refusal: Refusal, failure: Failure | None) -> Error:
+    """The error of a request for which there is no key, after the failure of its last attempt, if any."""
+    provider = failure.provider if failure else None
+    match refusal.reason:
+        case RefusalReason.NO_KEYS:
+            return Error(ErrorCode.NO_KEYS, "the automation has no keys; add one with `keyway keys add`")
+        case RefusalReason.NO_USABLE_KEY:
+            return Error(ErrorCode.NO_USABLE_KEY, "every key is disabled or in error", provider=provider)
+        case RefusalReason.MODEL_UNAVAILABLE:
+            message = failure.message if failure else "no key of the automation may use this model"
+            return Error(ErrorCode.PROVIDER_REJECTED, message, provider=provider)
+        case RefusalReason.KEYS_EXHAUSTED:
+            message = "every usable key is out of its daily tokens or its quota until after the deadline"
+            return Error(ErrorCode.KEYS_EXHAUSTED, message, refusal.retry_at, provider)
+        case RefusalReason.NO_CAPACITY:
+            if failure is not None and failure.verdict.next is Next.BACK_OFF:
+                return Error(ErrorCode.PROVIDER_UNAVAILABLE, failure.message, refusal.retry_at, provider)
+            message = "no key has room before the deadline"
+            return Error(ErrorCode.DEADLINE_EXCEEDED, message, refusal.retry_at, provider)
+
+
+def back_off_s(failures: int) -> float:
+    """The pause after so many failures, with full jitter (AWS, "Exponential Backoff And Jitter")."""
+    return random.uniform(0, min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0**failures))  # noqa: S311  # no secret

@@ -1,0 +1,221 @@
+"""The journal: who works on a request, and its result for a repeat, so that nothing is called twice.
+
+A claim is unique by (automation, request id). Claims and results are group-committed: a claim with `w: 1`,
+since its loss costs a repeated claim at most; a result with `majority`, since the reply follows it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from infra.group_commit import GroupCommit
+from infra.mongo import BulkWriteError, Document, Mongo, ReturnDocument, UpdateOne
+from infra.vault import Sealed, Vault
+
+log = structlog.get_logger()
+
+#: A claim is kept for longer than any deadline allows a request to take.
+CLAIM_TTL = timedelta(hours=26)
+#: A worker that has not been heard of for this long is taken for dead, in seconds.
+ALIVE_S = 30
+#: How often a worker says that it is alive, in seconds.
+PRESENCE_S = 8.0
+DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """This worker is to do the request; `run` counts the claims before it whose worker died."""
+
+    id: str
+    automation_id: str
+    request_id: str
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The request was done; its result up to `replayed`, and its usage events."""
+
+    result: bytes
+    events: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The request is under way, here or in another worker that is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of a request that is done."""
+
+    claim: Claim
+    status: str
+    result: bytes
+    events: list[bytes]
+
+
+class Journal:
+    """Claims and results of one worker process."""
+
+    def __init__(self, mongo: Mongo, vault: Vault, worker_id: str, *, result_ttl_s: int) -> None:
+        """Take the database, the vault, the name to claim under, and how long to keep results, in seconds."""
+        self._mongo = mongo
+        self._vault = vault
+        self._worker_id = worker_id
+        self._result_ttl = timedelta(seconds=result_ttl_s)
+        self._claims: GroupCommit[Claim, bool] = GroupCommit(self._insert_claims)
+        self._records: GroupCommit[Record, bool] = GroupCommit(self._write_records)
+        self._active: set[str] = set()
+        self._presence: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Say that this worker is alive, from now on.
+
+        Raises:
+            PyMongoError: MongoDB is away.
+        """
+        await self._be_present()
+        self._presence = asyncio.create_task(self._stay_present())
+
+    async def close(self) -> None:
+        """Say that this worker is gone, so that what it left is taken over at once."""
+        if self._presence is not None:
+            self._presence.cancel()
+            await asyncio.gather(self._presence, return_exceptions=True)
+        await self._mongo.workers.delete_one({"_id": self._worker_id})
+
+    async def claim(self, automation_id: str, request_id: str) -> Claim | Done | Running:
+        """Claim a request for this worker.
+
+        Returns:
+            The claim; or its result, where it is done; or that it is under way.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+            VaultError: the stored result can't be opened.
+        """
+        claim = Claim(f"{automation_id}/{request_id}", automation_id, request_id, run=0)
+        taken = claim if await self._claims.submit(claim) else await self._look_up(claim)
+        if isinstance(taken, Claim):
+            self._active.add(taken.id)
+        return taken
+
+    async def record(self, record: Record) -> bool:
+        """Keep a result.
+
+        Returns:
+            False where another worker has taken the request over meanwhile, and will answer it.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        kept = await self._records.submit(record)
+        self._active.discard(record.claim.id)
+        return kept
+
+    async def abandon(self, claim: Claim, *, begun: bool) -> None:
+        """Leave a request without a result; one that was not begun is as if it had not been claimed.
+
+        Raises:
+            PyMongoError: MongoDB is away; the claim is taken over when the request comes again.
+        """
+        self._active.discard(claim.id)
+        if not begun:
+            await self._mongo.requests_fast.delete_one(self._mine(claim))
+
+    async def _insert_claims(self, claims: Sequence[Claim]) -> Sequence[bool]:
+        now = datetime.now(UTC)
+        documents: list[Document] = [
+            {
+                "_id": claim.id,
+                "automation_id": claim.automation_id,
+                "request_id": claim.request_id,
+                "status": "running",
+                "owner": self._worker_id,
+                "run": 0,
+                "created_at": now,
+                "expires_at": now + CLAIM_TTL,
+            }
+            for claim in claims
+        ]
+        try:
+            await self._mongo.requests_fast.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            errors = (error.details or {}).get("writeErrors", [])
+            if any(failure["code"] != DUPLICATE_KEY for failure in errors):
+                raise
+            taken = {failure["index"] for failure in errors}
+            return [index not in taken for index in range(len(claims))]
+        return [True] * len(claims)
+
+    async def _look_up(self, claim: Claim) -> Claim | Done | Running:
+        """A claim is there already: its result, its living owner, or the right to take it over."""
+        found = await self._mongo.requests.find_one({"_id": claim.id})
+        if found is None:
+            return await self.claim(claim.automation_id, claim.request_id)
+        if found["status"] != "running":
+            result = self._vault.open(Sealed.from_document(found["result"]), f"result:{claim.id}")
+            return Done(result, list(found["events"]))
+        if await self._is_worked_on(claim, found["owner"]):
+            return Running()
+        taken = await self._mongo.requests.find_one_and_update(
+            {"_id": claim.id, "owner": found["owner"], "run": found["run"], "status": "running"},
+            {"$set": {"owner": self._worker_id}, "$inc": {"run": 1}},
+            return_document=ReturnDocument.AFTER,
+        )
+        if taken is None:
+            return Running()
+        log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=taken["run"])
+        return Claim(claim.id, claim.automation_id, claim.request_id, taken["run"])
+
+    async def _is_worked_on(self, claim: Claim, worker_id: str) -> bool:
+        if worker_id == self._worker_id:
+            return claim.id in self._active
+        alive = {"_id": worker_id, "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
+        return await self._mongo.workers.find_one(alive, {"_id": 1}) is not None
+
+    async def _write_records(self, records: Sequence[Record]) -> Sequence[bool]:
+        now = datetime.now(UTC)
+        updates = [
+            UpdateOne(self._mine(record.claim), {"$set": self._done(record, now)}) for record in records
+        ]
+        written = await self._mongo.requests.bulk_write(updates, ordered=False)
+        if written.matched_count == len(records):
+            return [True] * len(records)
+        ids = [record.claim.id for record in records]
+        found = self._mongo.requests.find({"_id": {"$in": ids}}, {"owner": 1, "run": 1})
+        owners = {document["_id"]: (document["owner"], document["run"]) async for document in found}
+        return [owners.get(record.claim.id) == (self._worker_id, record.claim.run) for record in records]
+
+    def _mine(self, claim: Claim) -> Document:
+        return {"_id": claim.id, "owner": self._worker_id, "run": claim.run, "status": "running"}
+
+    def _done(self, record: Record, now: datetime) -> Document:
+        return {
+            "status": record.status,
+            "result": self._vault.seal(record.result, f"result:{record.claim.id}").document(),
+            "events": record.events,
+            "finished_at": now,
+            "expires_at": now + self._result_ttl,
+        }
+
+    async def _stay_present(self) -> None:
+        while True:
+            await asyncio.sleep(PRESENCE_S)
+            try:
+                await self._be_present()
+            except Exception as error:  # noqa: BLE001  # MongoDB may be away; the next round tries again
+                log.warning("presence_not_written", error=type(error).__name__)
+
+    async def _be_present(self) -> None:
+        alive_until = {"$add": ["$$NOW", ALIVE_S * 1000]}
+        await self._mongo.workers.update_one(
+            {"_id": self._worker_id},
+            [{"$set": {"kind": "generation", "alive_until": alive_until}}],
+            upsert=True,
+        )

@@ -1,0 +1,108 @@
+"""Publishing what a worker has to say, each message confirmed before anything follows from it."""
+
+import asyncio
+
+import structlog
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection, HeadersType
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
+
+from contracts import names
+from workers.generation.reading import Envelope
+
+log = structlog.get_logger()
+
+#: How long a confirm may take before the message is published again, in seconds.
+CONFIRM_TIMEOUT_S = 30.0
+#: Seconds between attempts while the broker is away.
+RETRY_S = 0.5
+JSON = "application/json"
+
+
+class Publisher:
+    """Replies, events and dead letters, each on a channel of its own, with confirms."""
+
+    def __init__(self, replies: AbstractExchange, events: AbstractExchange, dead: AbstractExchange) -> None:
+        """Take the exchanges; make one with `open`."""
+        self._replies = replies
+        self._events = events
+        self._dead = dead
+
+    @classmethod
+    async def open(cls, connection: AbstractRobustConnection) -> "Publisher":
+        """Open the channels.
+
+        A channel each, since aiormq tells returned messages apart by message id within a channel.
+        """
+        replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        events = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        return cls(
+            replies.default_exchange,
+            await events.get_exchange(names.EVENTS_EXCHANGE, ensure=False),
+            await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False),
+        )
+
+    async def reply(self, envelope: Envelope, result: bytes) -> None:
+        """Send a result to who asked for it; one that nobody waits for any more stays in the journal."""
+        if envelope.reply_to is None:
+            return
+        message = Message(
+            result,
+            content_type=JSON,
+            type=names.GENERATION_RESULT,
+            message_id=envelope.request_id,
+            correlation_id=envelope.correlation_id or envelope.request_id,
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+        try:
+            await _confirmed(self._replies, message, envelope.reply_to)
+        except DeliveryError:
+            log.info("reply_queue_gone", request_id=envelope.request_id, automation_id=envelope.automation_id)
+
+    async def usage(self, automation_id: str, event: bytes) -> None:
+        """Publish a `usage.recorded`; without accounting's queue it is tried until that is there."""
+        message = Message(
+            event, content_type=JSON, type=names.USAGE_RECORDED, delivery_mode=DeliveryMode.PERSISTENT
+        )
+        routing_key = names.event_routing_key(names.USAGE_RECORDED, automation_id)
+        while True:
+            try:
+                return await _confirmed(self._events, message, routing_key)
+            except DeliveryError:
+                log.warning("usage_unroutable", automation_id=automation_id, hint="run `keyway init`")
+                await asyncio.sleep(RETRY_S)
+
+    async def dead_letter(self, original: AbstractIncomingMessage, automation_id: str, reason: str) -> None:
+        """Put a copy of a message with its reason into the `dead` queue."""
+        headers: HeadersType = {**(original.headers or {}), names.REASON_HEADER: reason}
+        message = Message(
+            original.body,
+            headers=headers,
+            content_type=original.content_type,
+            type=original.type,
+            message_id=original.message_id,
+            correlation_id=original.correlation_id,
+            reply_to=original.reply_to,
+            timestamp=original.timestamp,
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+        await _confirmed(self._dead, message, automation_id)
+
+
+async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
+    """Publish until the broker confirms.
+
+    Raises:
+        DeliveryError: no queue takes it.
+    """
+    while True:
+        try:
+            await exchange.publish(message, routing_key, mandatory=True, timeout=CONFIRM_TIMEOUT_S)
+        except DeliveryError:
+            raise
+        except (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError) as error:
+            log.warning("publish_delayed", error=type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return

@@ -1,0 +1,132 @@
+"""Reads a delivery into a request, or says what is wrong with it."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from aio_pika.abc import AbstractIncomingMessage
+from pydantic import ValidationError
+
+from contracts import names
+from contracts.messages import GenerationRequest, Path
+
+#: How far ahead a deadline may lie, in seconds.
+LONGEST_DEADLINE_S = 24 * 3600
+MAX_REQUEST_ID_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a delivery says beside its body; there even when the body is wrong.
+
+    Times are seconds since the epoch, on this machine's clock.
+    """
+
+    automation_id: str
+    request_id: str
+    correlation_id: str | None
+    reply_to: str | None
+    published_at: float
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that may be done."""
+
+    envelope: Envelope
+    path: Path
+    body: dict[str, Any]
+    user_id: str | None
+    deadline: float
+
+    @property
+    def model(self) -> str | None:
+        """The model that the body names."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def content(self) -> bytes:
+        """The body for the provider."""
+        return orjson.dumps(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A delivery that is not a request, and why; it is dead-lettered."""
+
+    envelope: Envelope
+    reason: str
+
+
+def read(
+    message: AbstractIncomingMessage, automation_id: str, *, deadline_s: float, max_body_bytes: int
+) -> Request | Invalid:
+    """Read a delivery.
+
+    Args:
+        message: from the automation's lane.
+        automation_id: whose lane it is, which is the request's identity.
+        deadline_s: the automation's own deadline, in seconds, where the request names none.
+        max_body_bytes: the largest body that is accepted.
+    """
+    envelope, problem = _envelope(message, automation_id)
+    if problem is None and message.type not in {None, "", names.GENERATION_REQUEST}:
+        problem = f"type is {message.type!r}, expected {names.GENERATION_REQUEST!r}"
+    if problem is None and len(message.body) > max_body_bytes:
+        problem = f"the body has {len(message.body)} bytes, more than the {max_body_bytes} that are accepted"
+    if problem is not None:
+        return Invalid(envelope, problem)
+    try:
+        request = GenerationRequest.model_validate_json(message.body)
+    except ValidationError as error:
+        return Invalid(envelope, _first(error))
+    deadline = envelope.received_at + deadline_s
+    if request.deadline is not None:
+        deadline = request.deadline.timestamp()
+        if deadline > envelope.received_at + LONGEST_DEADLINE_S:
+            return Invalid(envelope, "deadline lies more than 24 h ahead")
+    return Request(envelope, request.path, request.body, request.user_id, deadline)
+
+
+def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Envelope, str | None]:
+    now = time.time()
+    problem = None
+    request_id = message.message_id or f"req-{secrets.token_hex(12)}"
+    if len(request_id) > MAX_REQUEST_ID_LENGTH:
+        problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
+        request_id = request_id[:MAX_REQUEST_ID_LENGTH]
+    reply_to = message.reply_to or None
+    if reply_to is not None and not names.may_reply_to(automation_id, reply_to):
+        problem = f"reply_to is neither direct reply-to nor a queue replies.{automation_id}[.<name>]"
+        reply_to = None
+    envelope = Envelope(
+        automation_id=automation_id,
+        request_id=request_id,
+        correlation_id=message.correlation_id,
+        reply_to=reply_to,
+        published_at=_published_at(message, now),
+        received_at=now,
+    )
+    return envelope, problem
+
+
+def _published_at(message: AbstractIncomingMessage, now: float) -> float:
+    """When it was published, by the header in milliseconds, else the property in seconds, else just now."""
+    header = (message.headers or {}).get(names.PUBLISHED_AT_HEADER)
+    if isinstance(header, int):
+        return min(header / 1000, now)
+    if isinstance(message.timestamp, datetime):
+        return min(message.timestamp.replace(tzinfo=message.timestamp.tzinfo or UTC).timestamp(), now)
+    return now
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, without the value, which may be a secret."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,0 +1,217 @@
+"""One request's life: read, claim and reserve, call, record, reply and account, acknowledge."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+
+from contracts.errors import ErrorCode
+from infra.mongo import PyMongoError
+from infra.settings import Settings
+from workers.generation.attempts import Answered, Attempts, Reserving
+from workers.generation.journal import Claim, Done, Journal, Record, Running
+from workers.generation.publishing import Publisher
+from workers.generation.reading import Envelope, Invalid, Request, read
+from workers.generation.result import (
+    FIRST,
+    REPEATED,
+    AttemptRecord,
+    Error,
+    Progress,
+    failed,
+    succeeded,
+    usage_event,
+)
+
+log = structlog.get_logger()
+
+#: How often to look whether a request that is under way elsewhere is done, in seconds.
+LOOK_AGAIN_S = 1.0
+#: How often to look before the delivery is handed back.
+LOOKS = 20
+#: Pause before a delivery is handed back while MongoDB is away, in seconds.
+HAND_BACK_AFTER_S = 2.0
+#: Seconds between attempts to keep a result while MongoDB is away.
+RECORD_RETRY_S = 0.5
+INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
+
+
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """What a worker needs to know of an automation; durations in seconds."""
+
+    id: str
+    enabled: bool
+    deadline_s: float
+    call_timeout_s: float
+
+
+@dataclass(slots=True)
+class Work:
+    """A request that this worker has claimed, and what became of it so far."""
+
+    message: AbstractIncomingMessage
+    request: Request
+    automation: Automation
+    claim: Claim
+    reserving: Reserving
+    progress: Progress = field(default_factory=Progress)
+    events: list[bytes] = field(default_factory=list)
+    accounted: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class HandedBackError(Exception):
+    """The delivery goes back to its queue, for another worker or a better moment."""
+
+
+class RequestHandler:
+    """Does the requests of one worker."""
+
+    def __init__(
+        self, settings: Settings, journal: Journal, attempts: Attempts, publisher: Publisher
+    ) -> None:
+        """Take the parts of a worker."""
+        self._settings = settings
+        self._journal = journal
+        self._attempts = attempts
+        self._publisher = publisher
+
+    async def handle(self, message: AbstractIncomingMessage, automation: Automation) -> None:
+        """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back."""
+        request = read(
+            message,
+            automation.id,
+            deadline_s=automation.deadline_s,
+            max_body_bytes=self._settings.max_body_bytes,
+        )
+        try:
+            if isinstance(request, Invalid):
+                invalid = Error(ErrorCode.INVALID_REQUEST, request.reason)
+                await self._refuse(message, request.envelope, invalid)
+            else:
+                await self._do(message, request, automation)
+            await _unless_closed(message.ack())
+        except (HandedBackError, asyncio.CancelledError):
+            await _unless_closed(message.nack(requeue=True))
+        except PyMongoError as error:
+            log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
+            await asyncio.sleep(HAND_BACK_AFTER_S)
+            await _unless_closed(message.nack(requeue=True))
+        except Exception:
+            log.exception("request_failed_inside", request_id=request.envelope.request_id)
+            await self._refuse(message, request.envelope, Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
+            await _unless_closed(message.ack())
+
+    async def _do(self, message: AbstractIncomingMessage, request: Request, automation: Automation) -> None:
+        """Claim and reserve side by side; then answer, or repeat the answer that was given before."""
+        reserving = asyncio.create_task(self._attempts.reserve(request))
+        try:
+            claim = await self._claim(request)
+        except BaseException:
+            await self._attempts.withdraw(reserving)
+            raise
+        if isinstance(claim, Done):
+            await self._attempts.withdraw(reserving)
+            await self._repeat(request, claim)
+            return
+        work = Work(message, request, automation, claim, reserving)
+        try:
+            await self._answer(work)
+        except BaseException:
+            await self._journal.abandon(claim, begun=bool(work.progress.attempts))
+            raise
+
+    async def _claim(self, request: Request) -> Claim | Done:
+        """Claim the request; one that is under way elsewhere is waited for a while, then handed back."""
+        for _ in range(LOOKS):
+            claim = await self._journal.claim(request.envelope.automation_id, request.envelope.request_id)
+            if not isinstance(claim, Running):
+                return claim
+            await asyncio.sleep(LOOK_AGAIN_S)
+        raise HandedBackError
+
+    async def _answer(self, work: Work) -> None:
+        """Call, record, then reply and account side by side."""
+        envelope = work.request.envelope
+        outcome = await self._outcome(work)
+        if isinstance(outcome, Answered):
+            status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw)
+        else:
+            status, result = outcome.code.value, failed(envelope, work.progress, outcome)
+        if await self._record(Record(work.claim, status, result, work.events)):
+            await self._publisher.reply(envelope, result + FIRST)
+        await asyncio.gather(*work.accounted)
+        if status == ErrorCode.INTERNAL:
+            await self._publisher.dead_letter(work.message, envelope.automation_id, INTERNAL_MESSAGE)
+        log.info(
+            "request_finished",
+            request_id=envelope.request_id,
+            automation_id=envelope.automation_id,
+            status=status,
+            attempts=len(work.progress.attempts),
+            total_ms=round((time.time() - envelope.published_at) * 1000),
+        )
+
+    async def _outcome(self, work: Work) -> Answered | Error:
+        """How the request ends; our own failures are an end too."""
+        if not work.automation.enabled:
+            await self._attempts.withdraw(work.reserving)
+            return Error(ErrorCode.AUTOMATION_DISABLED, "an operator switched the automation off")
+        try:
+            return await self._attempts.run(
+                work.request,
+                work.reserving,
+                work.progress,
+                run=work.claim.run,
+                call_timeout_s=work.automation.call_timeout_s,
+                on_attempt=partial(self._account, work),
+            )
+        except PyMongoError:
+            raise
+        except Exception:
+            log.exception("request_failed_inside", request_id=work.claim.request_id)
+            return Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
+
+    def _account(self, work: Work, attempt: AttemptRecord) -> None:
+        """Publish an attempt's usage at once, so that a dead key is seen before the request ends."""
+        request = work.request
+        event = usage_event(request.envelope, request.path, request.user_id, attempt)
+        work.events.append(event)
+        work.accounted.append(
+            asyncio.create_task(self._publisher.usage(request.envelope.automation_id, event))
+        )
+
+    async def _record(self, record: Record) -> bool:
+        """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away."""
+        while True:
+            try:
+                return await self._journal.record(record)
+            except PyMongoError as error:
+                log.warning("record_delayed", request_id=record.claim.request_id, error=type(error).__name__)
+                await asyncio.sleep(RECORD_RETRY_S)
+
+    async def _repeat(self, request: Request, done: Done) -> None:
+        """Answer from the journal; the events go out again too, and count once."""
+        await self._publisher.reply(request.envelope, done.result + REPEATED)
+        for event in done.events:
+            await self._publisher.usage(request.envelope.automation_id, event)
+        log.info("request_repeated", request_id=request.envelope.request_id)
+
+    async def _refuse(self, message: AbstractIncomingMessage, envelope: Envelope, error: Error) -> None:
+        """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
+        log.warning("request_refused", automation_id=envelope.automation_id, reason=error.message)
+        await self._publisher.reply(envelope, failed(envelope, Progress(), error) + FIRST)
+        await self._publisher.dead_letter(message, envelope.automation_id, f"{error.code}: {error.message}")
+
+
+async def _unless_closed(acknowledgement: Awaitable[None]) -> None:
+    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
+    try:
+        await acknowledgement
+    except (AMQPError, ChannelInvalidStateError, ConnectionError):
+        log.info("delivery_gone")

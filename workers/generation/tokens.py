@@ -1,0 +1,107 @@
+"""Tokens: estimated before a call, read from the provider's answer after it."""
+
+from typing import Any
+
+from contracts.messages import Path, Usage
+
+#: English text has about four characters a token (OpenAI, "What are tokens").
+CHARACTERS_PER_TOKEN = 4
+#: What an inline image or file is taken for; its base64 is not text.
+TOKENS_PER_ATTACHMENT = 1_000
+#: Output tokens of a model that has not answered yet and a request that sets no bound.
+DEFAULT_OUTPUT_TOKENS = 500
+#: Weight of one answer in a model's running average.
+AVERAGE_WEIGHT = 0.1
+
+_NO_OUTPUT = frozenset({Path.EMBEDDINGS, Path.MODERATIONS})
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+class OutputAverages:
+    """Running average of the output tokens of each model, in this worker."""
+
+    def __init__(self) -> None:
+        self._averages: dict[str, float] = {}
+
+    def expected(self, model: str) -> int:
+        """Output tokens that an answer of the model is expected to have."""
+        return round(self._averages.get(model, DEFAULT_OUTPUT_TOKENS))
+
+    def learn(self, model: str, completion_tokens: int) -> None:
+        """Take one answer into the average."""
+        average = self._averages.get(model, float(completion_tokens))
+        self._averages[model] = average + AVERAGE_WEIGHT * (completion_tokens - average)
+
+
+def estimate_input(body: Any) -> int:
+    """Input tokens of a request's body, from its texts' lengths; an attachment is a fixed number."""
+    characters, attachments = _measure(body)
+    return characters // CHARACTERS_PER_TOKEN + attachments * TOKENS_PER_ATTACHMENT + 1
+
+
+def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> int:
+    """Tokens that a call is expected to use: its input, and its output's bound or the model's average."""
+    total = estimate_input(body)
+    if path in _NO_OUTPUT:
+        return total
+    bounds = [body[name] for name in _OUTPUT_LIMITS if isinstance(body.get(name), int)]
+    average = averages.expected(str(body.get("model", "")))
+    output = max(0, min(bounds)) if bounds else average
+    choices = body.get("n", 1)
+    return total + output * (choices if isinstance(choices, int) and 1 <= choices <= 128 else 1)
+
+
+def usage_of(answer: dict[str, Any]) -> Usage | None:
+    """The tokens that the provider counted; None where it does not say.
+
+    Chat completions and embeddings say `prompt_tokens`, responses and images `input_tokens`.
+    """
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    if prompt is None and completion is None:
+        return None
+    total = _count(usage, "total_tokens")
+    known = (prompt or 0) + (completion or 0)
+    return Usage.model_construct(
+        prompt_tokens=prompt or 0,
+        completion_tokens=completion or 0,
+        total_tokens=known if total is None else total,
+        cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_detail(
+            usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
+        ),
+    )
+
+
+def _measure(value: Any) -> tuple[int, int]:
+    if isinstance(value, str):
+        return (0, 1) if value.startswith("data:") else (len(value), 0)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 1, 0
+    characters = attachments = 0
+    for item in value:
+        more_characters, more_attachments = _measure(item)
+        characters += more_characters
+        attachments += more_attachments
+    return characters, attachments
+
+
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None
+
+
+def _detail(usage: dict[str, Any], groups: tuple[str, ...], name: str) -> int:
+    for group in groups:
+        details = usage.get(group)
+        if isinstance(details, dict):
+            return _count(details, name) or 0
+    return 0

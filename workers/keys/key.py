@@ -1,0 +1,91 @@
+"""One API key as a worker sees it: a frozen view of its document, on the server's clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from infra.vault import Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key may do; None is without limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEntry:
+    """What was reserved in one second of the server's clock."""
+
+    second: int
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock."""
+
+    id: str
+    automation_id: str
+    alias: str
+    base_url: str
+    secret: Sealed
+    limits: Limits
+    status: str
+    status_reason: str
+    status_until: float | None
+    cooled_until: float
+    window: tuple[WindowEntry, ...]
+    day: str
+    day_tokens: int
+    held_calls: int
+    held_tokens: int
+    latency_ms: float
+    error_rate: float
+    failures_in_a_row: int
+    last_used_at: float
+    denied_models: Mapping[str, float]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], now: float) -> Self:
+        """Read a key's document; holds of workers that are gone are left out."""
+        held = [hold for hold in document.get("held", ()) if _seconds(hold["until"]) > now]
+        health = document.get("health", {})
+        return cls(
+            id=document["_id"],
+            automation_id=document["automation_id"],
+            alias=document["alias"],
+            base_url=document["base_url"],
+            secret=Sealed.from_document(document["secret"]),
+            limits=Limits(**document["limits"]),
+            status=document["status"],
+            status_reason=document.get("status_reason", ""),
+            status_until=_seconds(document["status_until"]) if document.get("status_until") else None,
+            cooled_until=_seconds(document["cooled_until"]) if document.get("cooled_until") else 0.0,
+            window=tuple(WindowEntry(e["s"], e["n"], e["t"]) for e in document.get("window", ())),
+            day=document.get("day", ""),
+            day_tokens=document.get("day_tokens", 0),
+            held_calls=sum(hold["n"] for hold in held),
+            held_tokens=sum(hold["t"] for hold in held),
+            latency_ms=health.get("latency_ms", 0.0),
+            error_rate=health.get("error_rate", 0.0),
+            failures_in_a_row=health.get("failures", 0),
+            last_used_at=_seconds(document["last_used_at"]) if document.get("last_used_at") else 0.0,
+            denied_models={d["model"]: _seconds(d["until"]) for d in document.get("denied_models", ())},
+        )
+
+    def is_usable(self, now: float) -> bool:
+        """Whether it may be called, limits and cooldown aside; a status whose time is over has ended."""
+        if self.status == "active":
+            return True
+        return self.status == "exhausted" and self.status_until is not None and self.status_until <= now
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()

@@ -1,0 +1,198 @@
+"""The operator's hand on keys: add, list, switch, remove, re-encrypt. Secrets go in and never come out."""
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+
+from pydantic import SecretStr
+
+from contracts import names
+from contracts.messages import ConfigChanged, KeyStatus
+from infra.errors import ConflictError, NotFoundError, PlatformError
+from infra.mongo import Document, DuplicateKeyError, Mongo
+from infra.outbox import outgoing
+from infra.vault import Sealed, Vault
+from workers.keys.key import Limits
+from workers.keys.status import StatusChange, change_status
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+
+def secret_context(automation_id: str, key_id: str) -> str:
+    """What a key's ciphertext is bound to, so that it can't be moved to another document."""
+    return f"key:{automation_id}:{key_id}"
+
+
+def open_secret(vault: Vault, automation_id: str, key_id: str, sealed: Sealed) -> SecretStr:
+    """Decrypt an API key.
+
+    Raises:
+        VaultError: another master key's, changed, or moved.
+    """
+    return SecretStr(vault.open(sealed, secret_context(automation_id, key_id)).decode())
+
+
+class KeyRegistry:
+    """Adds and changes keys; each change leaves its event in the outbox."""
+
+    def __init__(self, mongo: Mongo, vault: Vault | None, actor: str) -> None:
+        """Take the database, the vault (needed to add and to re-encrypt only) and who acts."""
+        self._mongo = mongo
+        self._vault = vault
+        self._actor = actor
+
+    async def add(
+        self,
+        automation_id: str,
+        alias: str,
+        api_key: SecretStr,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        base_url: str = DEFAULT_BASE_URL,
+    ) -> str:
+        """Add a key.
+
+        Args:
+            automation_id: whose it is.
+            alias: its name, unique within the automation, such as `Primary`.
+            api_key: the provider's API key.
+            limits: what it may do.
+            base_url: the provider's address, up to and with `/v1`.
+
+        Returns:
+            The key's id.
+
+        Raises:
+            NotFoundError: there is no such automation.
+            ConflictError: the alias is taken, or the same API key is there already.
+            PlatformError: the API key is empty.
+        """
+        vault = self._vault
+        if vault is None:
+            raise PlatformError("adding a key needs KEYWAY_MASTER_KEYS")
+        value = SecretStr(api_key.get_secret_value().strip())
+        if not value.get_secret_value().isascii() or not value.get_secret_value().isprintable() or not value:
+            raise PlatformError("the API key is empty, or has characters that none has")
+        await self._automation(automation_id)
+        twin = await self._mongo.keys.find_one(
+            {"fingerprint": {"$in": vault.fingerprints(value)}}, {"automation_id": 1, "alias": 1}
+        )
+        if twin is not None:
+            raise ConflictError(
+                f"this API key is there already: {twin['automation_id']}/{twin['alias']}; "
+                "added twice, its limits would be counted twice"
+            )
+        key_id = f"key-{secrets.token_hex(8)}"
+        now = datetime.now(UTC)
+        document: Document = {
+            "_id": key_id,
+            "automation_id": automation_id,
+            "alias": alias,
+            "base_url": base_url.rstrip("/"),
+            "secret": vault.seal(
+                value.get_secret_value().encode(), secret_context(automation_id, key_id)
+            ).document(),
+            "fingerprint": vault.fingerprint(value),
+            "last_four": value.get_secret_value()[-4:],
+            "limits": asdict(limits),
+            "status": "active",
+            "status_reason": "added",
+            "status_until": None,
+            "status_since": now,
+            "status_actor": self._actor,
+            "history": [],
+            "created_at": now,
+        }
+        try:
+            await self._mongo.keys.insert_one(document)
+        except DuplicateKeyError:
+            raise ConflictError(f"{automation_id} has a key {alias} already") from None
+        await self._announce(automation_id, f"key {alias} added")
+        return key_id
+
+    async def find(self, automation_id: str, alias: str) -> Document:
+        """One key's document, without its secret.
+
+        Raises:
+            NotFoundError: there is no such automation or key.
+        """
+        await self._automation(automation_id)
+        key = await self._mongo.keys.find_one(
+            {"automation_id": automation_id, "alias": alias}, {"secret": 0, "fingerprint": 0}
+        )
+        if key is None:
+            raise NotFoundError(f"{automation_id} has no key {alias}; see `keyway keys list {automation_id}`")
+        return key
+
+    async def list(self, automation_id: str | None = None) -> list[Document]:
+        """Keys without their secrets, of one automation or of all.
+
+        Raises:
+            NotFoundError: there is no such automation.
+        """
+        if automation_id is not None:
+            await self._automation(automation_id)
+        query = {} if automation_id is None else {"automation_id": automation_id}
+        found = self._mongo.keys.find(query, {"secret": 0, "fingerprint": 0})
+        return [key async for key in found.sort([("automation_id", 1), ("created_at", 1)])]
+
+    async def set_status(self, automation_id: str, alias: str, to: KeyStatus, reason: str) -> None:
+        """Switch a key by hand: `disabled`, or `active` from any status, which clears its failures.
+
+        Raises:
+            NotFoundError: there is no such automation or key.
+        """
+        key = await self.find(automation_id, alias)
+        if key["status"] == to:
+            return
+        change = StatusChange(to, reason, None, self._actor, datetime.now(UTC))
+        await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+
+    async def remove(self, automation_id: str, alias: str) -> None:
+        """Remove a key; its usage stays in the books.
+
+        Raises:
+            NotFoundError: there is no such automation or key.
+        """
+        key = await self.find(automation_id, alias)
+        await self._mongo.keys.delete_one({"_id": key["_id"]})
+        await self._announce(automation_id, f"key {alias} removed")
+
+    async def re_encrypt(self) -> AsyncIterator[tuple[int, int]]:
+        """Bring every secret under the current master key; it may be stopped and repeated at any time.
+
+        Yields:
+            How many keys are done, and of how many.
+
+        Raises:
+            VaultError: a secret can't be opened with any of the master keys.
+        """
+        vault = self._vault
+        if vault is None:
+            raise PlatformError("re-encrypting needs KEYWAY_MASTER_KEYS")
+        stale = {"secret.master_key": {"$ne": vault.current}}
+        total, done = await self._mongo.keys.count_documents(stale), 0
+        async for key in self._mongo.keys.find(stale, {"automation_id": 1, "secret": 1}):
+            context = secret_context(key["automation_id"], key["_id"])
+            sealed = Sealed.from_document(key["secret"])
+            renewed = vault.reseal(sealed, context)
+            if renewed is not None:
+                plaintext = open_secret(vault, key["automation_id"], key["_id"], sealed)
+                await self._mongo.keys.update_one(
+                    {"_id": key["_id"], "secret.nonce": sealed.nonce},
+                    {"$set": {"secret": renewed.document(), "fingerprint": vault.fingerprint(plaintext)}},
+                )
+            done += 1
+            yield done, total
+
+    async def _automation(self, automation_id: str) -> None:
+        if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}) is None:
+            raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
+
+    async def _announce(self, automation_id: str, what: str) -> None:
+        event = ConfigChanged(
+            automation_id=automation_id, what=what, actor=self._actor, occurred_at=datetime.now(UTC)
+        )
+        await self._mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, automation_id, event))

@@ -1,0 +1,138 @@
+"""Which key serves which request: pure decisions over views of the keys."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from workers.keys.health import health_rank
+from workers.keys.key import Key
+from workers.keys.limits import Room, available_at, chargeable, is_spent, room, utilisation
+
+
+class RefusalReason(StrEnum):
+    """Why no key will serve a request before its deadline."""
+
+    NO_KEYS = "no_keys"
+    NO_USABLE_KEY = "no_usable_key"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    KEYS_EXHAUSTED = "keys_exhausted"
+    NO_CAPACITY = "no_capacity"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No key before the deadline; `retry_at` is when one may have room, in seconds since the epoch."""
+
+    reason: RefusalReason
+    retry_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request's need of a key.
+
+    Attributes:
+        model: the provider's model, where the request names one.
+        tokens: the estimate of input and output together.
+        deadline: no call starts after it, in seconds since the epoch.
+        avoid: ids of keys that failed this request already; taken only when there is no other.
+    """
+
+    model: str | None
+    tokens: int
+    deadline: float
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to reserve, by key id, as indices of the asks; whom to refuse; when to look again at the rest."""
+
+    reserve: dict[str, list[int]] = field(default_factory=dict)
+    refuse: dict[int, Refusal] = field(default_factory=dict)
+    look_again_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Candidate:
+    key: Key
+    left: Room
+    taken: int = 0
+
+    def preference(self, ask: Ask) -> tuple[bool, float, tuple[int, int], int, float]:
+        """Order among keys that have room: lowest utilisation, best health, least recently used."""
+        key = self.key
+        return (
+            key.id in ask.avoid,
+            utilisation(key, self.left),
+            health_rank(key),
+            self.taken + key.held_calls,
+            key.last_used_at,
+        )
+
+
+def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
+    """Assign keys to the asks, first come first served.
+
+    An ask that has to wait holds back those behind it that need the same keys, so that a large request is not
+    overtaken for ever by small ones.
+
+    Args:
+        asks: in the order of their arrival.
+        keys: every key of the automation.
+        now: the server's time, in seconds since the epoch.
+    """
+    candidates = [_Candidate(key, room(key, now)) for key in keys]
+    result = Plan()
+    waiting_models: set[str | None] = set()
+    for index, ask in enumerate(asks):
+        eligible, refusal = _eligible(ask, candidates, now)
+        if refusal is not None:
+            result.refuse[index] = refusal
+            continue
+        if ask.model not in waiting_models and (chosen := _choose(ask, eligible, now)) is not None:
+            chosen.left.take(chargeable(chosen.key, ask.tokens))
+            chosen.taken += 1
+            result.reserve.setdefault(chosen.key.id, []).append(index)
+            continue
+        available = min(available_at(c.key, chargeable(c.key, ask.tokens), now) for c in eligible)
+        if available > ask.deadline:
+            result.refuse[index] = _too_late(ask, eligible, available, now)
+            continue
+        waiting_models.add(ask.model)
+        result.look_again_at = min(available, ask.deadline, result.look_again_at or available)
+    return result
+
+
+def _eligible(ask: Ask, candidates: list[_Candidate], now: float) -> tuple[list[_Candidate], Refusal | None]:
+    """The keys that could serve the ask, now or later; or why there is none."""
+    if not candidates:
+        return [], Refusal(RefusalReason.NO_KEYS)
+    alive = [c for c in candidates if c.key.status in {"active", "exhausted"}]
+    if not alive:
+        return [], Refusal(RefusalReason.NO_USABLE_KEY)
+    allowed = [c for c in alive if _allows(c.key.denied_models, ask.model, now)]
+    return (allowed, None) if allowed else ([], Refusal(RefusalReason.MODEL_UNAVAILABLE))
+
+
+def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
+    return model is None or denied.get(model, 0.0) <= now
+
+
+def _choose(ask: Ask, eligible: list[_Candidate], now: float) -> _Candidate | None:
+    free = [
+        c
+        for c in eligible
+        if c.key.is_usable(now) and c.key.cooled_until <= now and c.left.fits(chargeable(c.key, ask.tokens))
+    ]
+    return min(free, key=lambda c: c.preference(ask), default=None)
+
+
+def _too_late(ask: Ask, eligible: list[_Candidate], available: float, now: float) -> Refusal:
+    """Every key is out of its tokens for the day or its quota; or some are merely busy."""
+    spent = all(is_spent(c.key, chargeable(c.key, ask.tokens), now) for c in eligible)
+    return Refusal(
+        RefusalReason.KEYS_EXHAUSTED if spent else RefusalReason.NO_CAPACITY,
+        available if math.isfinite(available) else None,
+    )
