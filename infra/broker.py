@@ -12,7 +12,7 @@ from aiormq.exceptions import (
     ConnectionNotAllowed,
     ProbableAuthenticationError,
 )
-from faststream.rabbit import RabbitBroker
+from faststream.rabbit import RabbitBroker, RabbitMessage
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 from yarl import URL
 
@@ -66,6 +66,7 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
         graceful_timeout=settings.grace_s,
         specification_url="amqp://rabbitmq",
         apply_types=False,
+        decoder=_undecoded,
         logger=None,
     )
     try:
@@ -84,6 +85,11 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
     return broker, connection
+
+
+def _undecoded(message: RabbitMessage) -> RabbitMessage:
+    """Handlers take the message itself: they need its properties, and read the body once."""
+    return message
 
 
 def _may_pass(error: BaseException) -> bool:

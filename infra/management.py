@@ -84,7 +84,7 @@ class Management:
 async def management(settings: Settings) -> AsyncIterator[Management]:
     """Open a session with the management API."""
     url = URL(settings.amqp_admin_url.get_secret_value())
-    auth = aiohttp.BasicAuth(url.user or "guest", url.password or "guest")
+    headers = {"Authorization": aiohttp.encode_basic_auth(url.user or "guest", url.password or "guest")}
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    async with aiohttp.ClientSession(auth=auth, timeout=timeout) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         yield Management(session, url.with_user(None).with_path("/"), vhost_of(settings))

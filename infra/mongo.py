@@ -230,8 +230,7 @@ async def wait_for_mongo(mongo: Mongo) -> None:
     """
     while True:
         try:
-            await mongo.ping()
-            return
+            return await mongo.ping()
         except OperationFailure as error:
             raise PlatformError(
                 f"KEYWAY_MONGO_URL: MongoDB refuses: {error.details and error.details.get('codeName')}"

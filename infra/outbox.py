@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from contracts import names
+from contracts.messages import ConfigChanged
 from infra.mongo import Document, Mongo
 
 #: Events that are read and published at a time.
@@ -25,6 +26,19 @@ def outgoing(message_type: str, automation_id: str, event: BaseModel) -> Documen
         "body": event.model_dump_json(by_alias=True).encode(),
         "at": datetime.now(UTC),
     }
+
+
+async def announce(mongo: Mongo, automation_id: str, what: str, actor: str) -> None:
+    """Tell workers of a change by `config.changed`.
+
+    Args:
+        mongo: the database.
+        automation_id: whose keys, limits or settings changed.
+        what: in a few words.
+        actor: who changed it.
+    """
+    event = ConfigChanged(automation_id=automation_id, what=what, actor=actor, occurred_at=datetime.now(UTC))
+    await mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, automation_id, event))
 
 
 async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[None]]) -> int:

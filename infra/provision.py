@@ -12,6 +12,7 @@ from infra.broker import declare_lane
 from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.management import Management
 from infra.mongo import Document, DuplicateKeyError, Mongo
+from infra.outbox import announce
 from infra.settings import Settings
 
 #: Bytes of randomness in a service token.
@@ -26,7 +27,7 @@ AUTOMATION_DEFAULTS: Document = {
 
 
 class Provisioner:
-    """Adds, switches and lists automations."""
+    """Adds and switches automations."""
 
     def __init__(
         self, mongo: Mongo, admin: Management, connection: AbstractRobustConnection, settings: Settings
@@ -36,7 +37,7 @@ class Provisioner:
         self._connection = connection
         self._settings = settings
 
-    async def add(self, automation_id: str) -> SecretStr:
+    async def add(self, automation_id: str, *, actor: str) -> SecretStr:
         """Add an automation: its document, its lane, its RabbitMQ user.
 
         The document comes last, so that what workers see is complete; a repeat after a failure goes on.
@@ -57,7 +58,7 @@ class Provisioner:
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
             raise ConflictError(f"automation {automation_id} is there already")
         await declare_lane(self._connection, automation_id, self._settings)
-        token = await self.set_token(automation_id)
+        token = await self._set_token(automation_id)
         await self._grant(automation_id)
         now = datetime.now(UTC)
         try:
@@ -66,17 +67,28 @@ class Provisioner:
             )
         except DuplicateKeyError:
             raise ConflictError(f"automation {automation_id} is there already") from None
+        await announce(self._mongo, automation_id, "added", actor)
         return token
 
-    async def set_token(self, automation_id: str) -> SecretStr:
-        """Give the automation's RabbitMQ user a new token; connections that are open stay open.
+    async def rotate_token(self, automation_id: str) -> SecretStr:
+        """Give an automation a new token; connections that are open stay open.
 
         Returns:
             The service token.
+
+        Raises:
+            NotFoundError: there is no such automation.
+            BrokerError: RabbitMQ refused.
         """
+        if not await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
+            raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
+        return await self._set_token(automation_id)
+
+    async def _set_token(self, automation_id: str) -> SecretStr:
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        user = quote(automation_id, safe="")
-        await self._admin.call("PUT", f"users/{user}", {"password": token, "tags": ""})
+        await self._admin.call(
+            "PUT", f"users/{quote(automation_id, safe='')}", {"password": token, "tags": ""}
+        )
         return SecretStr(token)
 
     async def _grant(self, automation_id: str) -> None:
@@ -86,7 +98,7 @@ class Provisioner:
             body = {"exchange": exchange, "write": pattern, "read": "^$"}
             await self._admin.call("PUT", f"topic-permissions/{{vhost}}/{user}", body)
 
-    async def set_enabled(self, automation_id: str, *, enabled: bool) -> None:
+    async def set_enabled(self, automation_id: str, *, enabled: bool, actor: str) -> None:
         """Switch an automation on or off; off, its requests are answered with `automation_disabled`.
 
         Raises:
@@ -97,7 +109,4 @@ class Provisioner:
         )
         if not updated.matched_count:
             raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
-
-    async def list(self) -> list[Document]:
-        """Every automation's document, by id."""
-        return [document async for document in self._mongo.automations.find().sort("_id", 1)]
+        await announce(self._mongo, automation_id, "enabled" if enabled else "disabled", actor)

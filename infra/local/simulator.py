@@ -10,7 +10,7 @@ Without a script every key is good. With one (`simulator_script.Script`):
 Under `/v1`, with `Authorization: Bearer …`: `POST /chat/completions` and `/responses` (both also streamed),
 `/embeddings`, `/moderations`, `/images/generations`, and `GET /models`, which no limit or quota refuses.
 
-For whoever is on this machine, without authorization; what is wrong is answered with 422 and `{"error": …}`:
+Without authorization, `/admin` on loopback only; what is wrong is answered with 422 and `{"error": …}`:
 
     GET    /healthz                       {"status": "ok", "in_flight": calls without an answer yet}
     GET    /admin/journal?since=&key=     {"calls": [...]}: `simulator_journal.Call`, in order of their ends

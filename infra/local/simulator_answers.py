@@ -79,9 +79,7 @@ def compose(prompt: Prompt) -> Reply:
         )
     words = prompt.last_words
     echo = words if len(words) <= ECHOED_CHARACTERS else f"{words[:ECHOED_CHARACTERS]}…"
-    text = (
-        f"Hello! This answer is simulated. You wrote: {echo}" if echo else "Hello! This answer is simulated."
-    )
+    text = f"Hello! This answer is simulated. You wrote: {echo}"
     form = _format(body)
     if form.get("type") == "json_schema":
         text = orjson.dumps(sample(form.get("json_schema", form)["schema"])).decode()
@@ -120,10 +118,10 @@ def charge(prompt: Prompt, completion: int) -> Tokens:
     """What the call costs when the model would write so many tokens per choice."""
     if prompt.path in {"/embeddings", "/moderations"}:
         return Tokens(prompt.tokens, 0)
-    capped = prompt.max_completion is not None and completion > prompt.max_completion
-    if capped and prompt.max_completion is not None:
-        completion = prompt.max_completion
-    return Tokens(prompt.tokens, completion * prompt.choices, capped=capped)
+    most = prompt.max_completion
+    if most is not None and completion > most:
+        return Tokens(prompt.tokens, most * prompt.choices, capped=True)
+    return Tokens(prompt.tokens, completion * prompt.choices)
 
 
 def answer(prompt: Prompt, reply: Reply, tokens: Tokens, stamp: Stamp) -> Json:
@@ -240,14 +238,14 @@ def response(prompt: Prompt, reply: Reply, tokens: Tokens, stamp: Stamp) -> Json
         "metadata": body.get("metadata") or {},
         "model": SNAPSHOTS.get(prompt.model, prompt.model),
         "output": [output_item(reply, stamp, status)],
-        "parallel_tool_calls": body.get("parallel_tool_calls", True),
+        "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
         "store": body.get("store", True),
         "temperature": body.get("temperature", 1.0),
         "text": body.get("text") or {"format": {"type": "text"}},
-        "tool_choice": body.get("tool_choice", "auto"),
+        "tool_choice": body.get("tool_choice") or "auto",
         "tools": [{"strict": True, "parameters": None, **tool} for tool in body.get("tools") or ()],
         "top_p": body.get("top_p", 1.0),
         "truncation": "disabled",

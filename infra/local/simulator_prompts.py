@@ -10,7 +10,7 @@ import orjson
 from infra.local.simulator_rejections import CONTENT_POLICY, NO_MODEL, NOT_JSON, Rejection, bad_parameter
 
 #: A user who writes this gets a content policy violation.
-FORBIDDEN_WORDS = "[content-policy]"
+REJECTED_WORDS = "[content-policy]"
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 3
 
@@ -51,8 +51,9 @@ class Prompt:
     model: str
     stream: bool
     tokens: int
-    #: How many answers are wanted, each of at most so many tokens.
+    #: How many answers are wanted.
     choices: int
+    #: The most tokens that each may have.
     max_completion: int | None
     #: What the user wrote last.
     last_words: str
@@ -74,7 +75,7 @@ def read_prompt(path: str, raw: bytes) -> Prompt | Rejection:
         return wrong
     texts = _texts(path, body)
     written = [text for role, text in texts if role == "user"]
-    if any(FORBIDDEN_WORDS in text for text in written):
+    if any(REJECTED_WORDS in text for text in written):
         return CONTENT_POLICY
     return Prompt(
         path=path,

@@ -72,7 +72,7 @@ NOBODY = KeyState(KeyScript(name="none", api_key=SecretStr("none"), invalid=True
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An admitted call: what it costs, and its good answer, whole or as the events of a stream."""
+    """A call that is in order: what it costs, and its good answer, whole or as the events of a stream."""
 
     tokens: Tokens
     frames: list[bytes]
@@ -134,8 +134,8 @@ class Provider:
         """Answer one call and journal it, whatever becomes of it."""
         draft = Draft(
             at=self._clock(),
-            path=request.path.removeprefix("/v1"),
-            client_request_id=request.headers.get("x-client-request-id"),
+            path=request.raw_path.partition("?")[0].removeprefix("/v1"),
+            client_request_id=_readable(request.headers.get("x-client-request-id")),
         )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler runs in a task
@@ -173,7 +173,7 @@ class Provider:
 
     def _stranger(self, api_key: str) -> KeyState:
         """A key that is not in the script; its journal name tells it from others, but not what it is."""
-        name = f"unknown-{sha256(api_key.encode()).hexdigest()[:8]}"
+        name = f"unknown-{sha256(api_key.encode(errors='surrogateescape')).hexdigest()[:8]}"
         invalid = self.script.unknown_keys == "reject"
         return KeyState(KeyScript(name=name, api_key=SecretStr(api_key), invalid=invalid))
 
@@ -299,6 +299,11 @@ def refuse_call(state: KeyState, prompt: Prompt, tokens: Tokens, now: float) -> 
         return over_limit(prompt.model, decision, now)
     window.take(now, used)
     return None
+
+
+def _readable(header: str | None) -> str | None:
+    """A header without the bytes that are not UTF-8, which could not be written down."""
+    return None if header is None else header.encode(errors="replace").decode()
 
 
 async def _send(request: web.Request, response: web.Response) -> web.Response:

@@ -19,6 +19,7 @@ from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
+from infra.prices import cost
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
@@ -55,6 +56,7 @@ async def run(settings: Settings) -> None:
         broker, connection = await connect_broker(settings, "generation")
         async with connection.channel() as channel:
             await declare_topology(channel)
+        cost("gpt-4o-mini", 0, 0, 0)  # the price list takes half a second to load: not on the first request
         upstream = Upstream(settings.max_in_flight)
         stack.push_async_callback(upstream.close)
         pool = KeyPool(mongo, settings.worker_id)

@@ -187,6 +187,7 @@ class Attempts:
                 used=0,
                 sample=Sample(ok=False) if verdict.blames_key else None,
                 cool_ms=verdict.cool_ms,
+                cool_reason=verdict.outcome,
                 denied_model=request.model if verdict.denies_model else None,
             )
             # The next reservation, of any worker, must see the cooldown.

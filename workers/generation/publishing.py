@@ -55,8 +55,10 @@ class Publisher:
             correlation_id=envelope.correlation_id or envelope.request_id,
             delivery_mode=DeliveryMode.PERSISTENT,
         )
+        # RabbitMQ takes a direct reply-to for "not routed" whenever a message is mandatory.
+        direct = envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
         try:
-            await _confirmed(self._replies, message, envelope.reply_to)
+            await _confirmed(self._replies, message, envelope.reply_to, mandatory=not direct)
         except DeliveryError:
             log.info("reply_queue_gone", request_id=envelope.request_id, automation_id=envelope.automation_id)
 
@@ -90,7 +92,9 @@ class Publisher:
         await _confirmed(self._dead, message, automation_id)
 
 
-async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
+async def _confirmed(
+    exchange: AbstractExchange, message: Message, routing_key: str, *, mandatory: bool = True
+) -> None:
     """Publish until the broker confirms.
 
     Raises:
@@ -98,7 +102,7 @@ async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: 
     """
     while True:
         try:
-            await exchange.publish(message, routing_key, mandatory=True, timeout=CONFIRM_TIMEOUT_S)
+            await exchange.publish(message, routing_key, mandatory=mandatory, timeout=CONFIRM_TIMEOUT_S)
         except DeliveryError:
             raise
         except (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError) as error:

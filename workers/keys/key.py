@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from contracts.messages import Outcome
 from infra.vault import Sealed
 
 
@@ -41,6 +42,7 @@ class Key:
     status_reason: str
     status_until: float | None
     cooled_until: float
+    cool_reason: str | None
     window: tuple[WindowEntry, ...]
     day: str
     day_tokens: int
@@ -68,6 +70,7 @@ class Key:
             status_reason=document.get("status_reason", ""),
             status_until=_seconds(document["status_until"]) if document.get("status_until") else None,
             cooled_until=_seconds(document["cooled_until"]) if document.get("cooled_until") else 0.0,
+            cool_reason=document.get("cool_reason"),
             window=tuple(WindowEntry(e["s"], e["n"], e["t"]) for e in document.get("window", ())),
             day=document.get("day", ""),
             day_tokens=document.get("day_tokens", 0),
@@ -85,6 +88,17 @@ class Key:
         if self.status == "active":
             return True
         return self.status == "exhausted" and self.status_until is not None and self.status_until <= now
+
+    def is_refused(self, now: float) -> bool:
+        """Whether the provider refuses the key itself: by its status, or so lately that it has none yet."""
+        return self.status in {"disabled", "error"} or self._cools_for(Outcome.AUTH_FAILED, now)
+
+    def lacks_quota(self, now: float) -> bool:
+        """Whether the provider says that the key's quota is spent, by its status or lately."""
+        return not self.is_usable(now) or self._cools_for(Outcome.QUOTA_EXHAUSTED, now)
+
+    def _cools_for(self, reason: Outcome, now: float) -> bool:
+        return self.cooled_until > now and self.cool_reason == reason
 
 
 def _seconds(moment: datetime) -> float:

@@ -105,7 +105,7 @@ def utilisation(key: Key, left: Room) -> float:
 
 def is_spent(key: Key, tokens: int, now: float) -> bool:
     """Whether the key is out of its quota, or out of tokens of the day for a call of so many."""
-    if not key.is_usable(now):
+    if key.lacks_quota(now):
         return True
     limit = key.limits.tokens_per_day
     return limit is not None and used_today(key, now) + tokens > limit

@@ -8,11 +8,10 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from contracts import names
-from contracts.messages import ConfigChanged, KeyStatus
+from contracts.messages import KeyStatus
 from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.mongo import Document, DuplicateKeyError, Mongo
-from infra.outbox import outgoing
+from infra.outbox import announce
 from infra.vault import Sealed, Vault
 from workers.keys.key import Limits
 from workers.keys.status import StatusChange, change_status
@@ -109,7 +108,7 @@ class KeyRegistry:
             await self._mongo.keys.insert_one(document)
         except DuplicateKeyError:
             raise ConflictError(f"{automation_id} has a key {alias} already") from None
-        await self._announce(automation_id, f"key {alias} added")
+        await announce(self._mongo, automation_id, f"key {alias} added", self._actor)
         return key_id
 
     async def find(self, automation_id: str, alias: str) -> Document:
@@ -158,7 +157,7 @@ class KeyRegistry:
         """
         key = await self.find(automation_id, alias)
         await self._mongo.keys.delete_one({"_id": key["_id"]})
-        await self._announce(automation_id, f"key {alias} removed")
+        await announce(self._mongo, automation_id, f"key {alias} removed", self._actor)
 
     async def re_encrypt(self) -> AsyncIterator[tuple[int, int]]:
         """Bring every secret under the current master key; it may be stopped and repeated at any time.
@@ -190,9 +189,3 @@ class KeyRegistry:
     async def _automation(self, automation_id: str) -> None:
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}) is None:
             raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
-
-    async def _announce(self, automation_id: str, what: str) -> None:
-        event = ConfigChanged(
-            automation_id=automation_id, what=what, actor=self._actor, occurred_at=datetime.now(UTC)
-        )
-        await self._mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, automation_id, event))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from contracts.messages import Outcome
 from infra.mongo import Document, Mongo, ReturnDocument
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
 from workers.keys.key import Key
@@ -34,6 +35,7 @@ class Settlement:
         used: tokens that the provider counted; `reserved` where it is not known.
         sample: what it says of the key's health; None when the key has no part in it.
         cool_ms: leave the key alone for so long, in milliseconds.
+        cool_reason: why; of two cooldowns the longer one's reason stands.
         denied_model: the model that this key may not use.
     """
 
@@ -42,6 +44,7 @@ class Settlement:
     used: int
     sample: Sample | None = None
     cool_ms: int = 0
+    cool_reason: Outcome | None = None
     denied_model: str | None = None
 
 
@@ -207,9 +210,12 @@ def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Documen
         "day_tokens": {"$add": ["$day_tokens", sum(settled.used for settled in batch)]},
         **_health_changes([settled.sample for settled in batch if settled.sample is not None]),
     }
-    if cool_ms := max(settled.cool_ms for settled in batch):
-        # $max: of two cooldowns the longer wins.
-        changes["cooled_until"] = {"$max": ["$cooled_until", {"$add": ["$$NOW", cool_ms]}]}
+    longest = max(batch, key=lambda settled: settled.cool_ms)
+    if longest.cool_ms:
+        until = {"$add": ["$$NOW", longest.cool_ms]}
+        longer_stands = {"$gt": ["$cooled_until", until]}
+        changes["cooled_until"] = {"$max": ["$cooled_until", until]}
+        changes["cool_reason"] = {"$cond": [longer_stands, "$cool_reason", longest.cool_reason]}
     if denied := sorted({settled.denied_model for settled in batch if settled.denied_model}):
         changes["denied_models"] = {
             "$concatArrays": [

@@ -109,7 +109,7 @@ def _eligible(ask: Ask, candidates: list[_Candidate], now: float) -> tuple[list[
     """The keys that could serve the ask, now or later; or why there is none."""
     if not candidates:
         return [], Refusal(RefusalReason.NO_KEYS)
-    alive = [c for c in candidates if c.key.status in {"active", "exhausted"}]
+    alive = [c for c in candidates if not c.key.is_refused(now)]
     if not alive:
         return [], Refusal(RefusalReason.NO_USABLE_KEY)
     allowed = [c for c in alive if _allows(c.key.denied_models, ask.model, now)]

@@ -60,7 +60,7 @@ def test_no_rolling_minute_holds_more_than_the_limits(
         if isinstance(attempt(window, limits, now, tokens), Admitted):
             admitted.append((now, tokens))
     for start, _ in admitted:
-        minute = [tokens for at, tokens in admitted if start <= at and at < start + 60]
+        minute = [tokens for at, tokens in admitted if start <= at < start + 60]
         assert len(minute) <= rpm
         assert sum(minute) <= tpm
 

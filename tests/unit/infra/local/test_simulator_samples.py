@@ -77,7 +77,10 @@ def test_the_parts_of_all_of_hold_together() -> None:
     part = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
     schema = {
         "$defs": {"part": part},
-        "allOf": [{"$ref": "#/$defs/part"}, {"properties": {"b": {"type": ["null", "number"]}}, "required": ["b"]}],
+        "allOf": [
+            {"$ref": "#/$defs/part"},
+            {"properties": {"b": {"type": ["null", "number"]}}, "required": ["b"]},
+        ],
     }
     assert sample(schema) == {"a": 1, "b": 1}
 

@@ -86,7 +86,7 @@ async def test_two_answers_differ_in_their_ids_only(client: AsyncOpenAI) -> None
         await client.chat.completions.with_raw_response.create(model="gpt-4o", messages=HELLO) for _ in "ab"
     ]
     assert raw[0].headers["x-request-id"] != raw[1].headers["x-request-id"]
-    first, second = ((await answer.parse()).model_dump(exclude={"created"}) for answer in raw)
+    first, second = (answer.parse().model_dump(exclude={"created"}) for answer in raw)
     assert first.pop("id") != second.pop("id")
     assert first == second
 
@@ -163,9 +163,7 @@ async def test_a_tool_that_may_be_called_is_not(client: AsyncOpenAI) -> None:
 
 
 async def test_structured_output_fits_its_schema(client: AsyncOpenAI) -> None:
-    completion = await client.chat.completions.parse(
-        model="gpt-4o", messages=HELLO, response_format=Weather
-    )
+    completion = await client.chat.completions.parse(model="gpt-4o", messages=HELLO, response_format=Weather)
     assert completion.choices[0].message.parsed == Weather(city="city", degrees=1)
     response = await client.responses.parse(model="gpt-4o", input="hello", text_format=Weather)
     assert response.output_parsed == Weather(city="city", degrees=1)
@@ -194,7 +192,9 @@ async def test_a_response_repeats_the_request_and_says_its_usage(client: AsyncOp
 
 async def test_a_response_stream_tells_every_event_in_order(client: AsyncOpenAI) -> None:
     whole = await client.responses.create(model="gpt-4o", input="hello")
-    events = [event async for event in await client.responses.create(model="gpt-4o", input="hello", stream=True)]
+    events = [
+        event async for event in await client.responses.create(model="gpt-4o", input="hello", stream=True)
+    ]
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = list(dict.fromkeys(event.type for event in events))
     assert kinds == [
@@ -228,19 +228,26 @@ async def test_a_response_calls_the_function_that_it_must(client: AsyncOpenAI) -
 
 async def test_embeddings_are_unit_vectors_that_tell_texts_apart(client: AsyncOpenAI) -> None:
     answer = await client.embeddings.create(
-        model="text-embedding-3-small", input=["one", "two", "one"], dimensions=64
+        model="text-embedding-3-small", input=["one", "two", "one"], dimensions=64, encoding_format="float"
     )
     one, two, again = (item.embedding for item in answer.data)
     assert one == again != two
     assert len(one) == 64
     assert sum(value * value for value in one) == pytest.approx(1, rel=1e-3)
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == 3
-    floats = await client.embeddings.create(
-        model="text-embedding-3-small", input="one", dimensions=64, encoding_format="float"
+    numbers = await client.embeddings.create(
+        model="text-embedding-3-small", input=[[1, 2, 3], [4, 5]], encoding_format="float"
     )
-    assert floats.data[0].embedding == one
-    numbers = await client.embeddings.create(model="text-embedding-3-small", input=[[1, 2, 3], [4, 5]])
-    assert (len(numbers.data), numbers.usage.total_tokens) == (2, 5)
+    assert (len(numbers.data), len(numbers.data[0].embedding), numbers.usage.total_tokens) == (2, 1536, 5)
+
+
+async def test_embeddings_come_in_base64_as_the_sdk_asks_for_them(client: AsyncOpenAI) -> None:
+    floats = await client.embeddings.create(
+        model="text-embedding-3-small", input="one", encoding_format="float"
+    )
+    lenient = client.with_options(_extra_kwargs={"_strict_response_validation": False})
+    decoded = await lenient.embeddings.create(model="text-embedding-3-small", input="one")
+    assert decoded.data[0].embedding == floats.data[0].embedding
 
 
 async def test_moderations_find_nothing_and_are_free(client: AsyncOpenAI) -> None:

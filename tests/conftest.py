@@ -1,0 +1,39 @@
+"""Real services for the whole run: those that the environment names, or our own."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.stack import backing_services
+from tests.harness import World, new_world
+
+URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
+
+
+@pytest.fixture(scope="session")
+async def backing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+    """Addresses of a real RabbitMQ and a real MongoDB."""
+    if all(name in os.environ for name in URLS):
+        yield {name: os.environ[name] for name in URLS}
+        return
+    async with backing_services(tmp_path_factory.mktemp("backing")) as services:
+        yield {name: services.environment[name] for name in URLS}
+
+
+@pytest.fixture
+async def world(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[World]:
+    """A Keyway of its own: vhost, database, simulator; processes are started by the test."""
+    async with new_world(backing, tmp_path) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+async def shared(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One running Keyway for all tests that bring automations of their own: accounting and two workers."""
+    async with new_world(backing, tmp_path_factory.mktemp("shared")) as fresh:
+        await fresh.start_accounting()
+        await fresh.start_worker()
+        await fresh.start_worker()
+        yield fresh

@@ -1,0 +1,290 @@
+"""What integration tests stand on: real services, a vhost and a database of their own, real processes."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aio_pika import connect_robust
+from aio_pika.abc import AbstractRobustConnection
+from pydantic import SecretStr
+
+from contracts import Keyway
+from infra.management import management
+from infra.mongo import Document, Mongo
+from infra.mongo import connect as connect_mongo
+from infra.provision import Provisioner
+from infra.settings import Settings
+from infra.vault import Vault
+from workers.keys.key import Limits
+from workers.keys.registry import KeyRegistry
+
+ACTOR = "test"
+READY_S = 30.0
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], what: str, *, within_s: float = 20.0, every_s: float = 0.05
+) -> None:
+    """Wait for a state that comes by itself; fail saying what did not come."""
+    deadline = time.monotonic() + within_s
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s:g} s: {what}")
+        await asyncio.sleep(every_s)
+
+
+@dataclass
+class Service:
+    """A process of Keyway, started as production starts it."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @classmethod
+    async def start(cls, log: Path, environment: dict[str, str], *arguments: str) -> "Service":
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *arguments, env=environment, stdout=output, stderr=output
+            )
+        return cls(process, log)
+
+    async def wait_for(self, text: str, *, within_s: float = READY_S) -> None:
+        async def there() -> bool:
+            if self.process.returncode is not None:
+                raise AssertionError(f"it ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+            return text in self.log.read_text()
+
+        await eventually(there, f"{text!r} in {self.log}", within_s=within_s)
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM, *, within_s: float = 40.0) -> int:
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        async with asyncio.timeout(within_s):
+            return await self.process.wait()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log's events."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@dataclass
+class Simulator:
+    """The provider, in a process of its own."""
+
+    service: Service
+    url: str
+    session: aiohttp.ClientSession
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    async def script(self, name: str, api_key: str, **script: Any) -> None:
+        body = {"api_key": api_key, **script}
+        async with self.session.put(f"{self.url}/admin/keys/{name}", json=body) as response:
+            assert response.status < 300, await response.text()
+
+    async def journal(self) -> list[dict[str, Any]]:
+        """Every call that the provider saw."""
+        async with self.session.get(f"{self.url}/admin/journal") as response:
+            calls: list[dict[str, Any]] = (await response.json())["calls"]
+            return calls
+
+
+@dataclass
+class World:
+    """One test's Keyway: its own vhost, database, simulator and processes."""
+
+    settings: Settings
+    environment: dict[str, str]
+    folder: Path
+    mongo: Mongo
+    admin: Any
+    connection: AbstractRobustConnection
+    simulator: Simulator
+    services: list[Service] = field(default_factory=list)
+    tokens: dict[str, SecretStr] = field(default_factory=dict)
+    api_keys: list[str] = field(default_factory=list)
+
+    @property
+    def provisioner(self) -> Provisioner:
+        return Provisioner(self.mongo, self.admin, self.connection, self.settings)
+
+    @property
+    def keys(self) -> KeyRegistry:
+        return KeyRegistry(self.mongo, Vault(self.settings.master_keys), ACTOR)
+
+    async def add_automation(self, name: str | None = None) -> str:
+        """Add an automation, by default under a name that no other test has."""
+        name = name or f"bot-{secrets.token_hex(4)}"
+        self.tokens[name] = await self.provisioner.add(name, actor=ACTOR)
+        return name
+
+    async def add_key(
+        self,
+        automation: str,
+        alias: str,
+        script: dict[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        base_url: str | None = None,
+    ) -> str:
+        """Add a key, and script it at the simulator under `<automation>-<alias>`."""
+        api_key = f"sk-test-{secrets.token_hex(16)}"
+        self.api_keys.append(api_key)
+        await self.simulator.script(f"{automation}-{alias}", api_key, **(script or {}))
+        return await self.keys.add(
+            automation,
+            alias,
+            SecretStr(api_key),
+            limits=limits or Limits(),
+            base_url=base_url or self.simulator.base_url,
+        )
+
+    async def journal(self, automation: str) -> list[dict[str, Any]]:
+        """What the provider saw of an automation."""
+        calls = await self.simulator.journal()
+        return [call for call in calls if call["key"].startswith(f"{automation}-")]
+
+    async def start(self, *arguments: str, ready: str, **environment: str) -> Service:
+        log = self.folder / f"{arguments[0]}-{len(self.services)}.log"
+        service = await Service.start(
+            log, {**self.environment, **environment}, "workers.cli.main", *arguments
+        )
+        self.services.append(service)
+        await service.wait_for(ready)
+        return service
+
+    async def start_worker(self, **environment: str) -> Service:
+        return await self.start("worker", ready="worker_ready", **environment)
+
+    async def start_accounting(self) -> Service:
+        return await self.start("accounting", ready="accounting_ready")
+
+    @asynccontextmanager
+    async def client(self, automation: str) -> AsyncIterator[Keyway]:
+        """A client that signs in as the automation itself."""
+        where = urlsplit(self.settings.amqp_url.get_secret_value())
+        token = self.tokens[automation].get_secret_value()
+        url = f"amqp://{automation}:{token}@{where.hostname}:{where.port}{where.path}"
+        async with Keyway(url) as keyway:
+            yield keyway
+
+    async def ledger(self, automation: str) -> list[Document]:
+        found = self.mongo.usage.find({"automation_id": automation})
+        return [row async for row in found.sort([("occurred_at", 1), ("_id", 1)])]
+
+    async def accounted(self, automation: str, attempts: int) -> list[Document]:
+        """The ledger, once it has so many rows."""
+
+        async def there() -> bool:
+            return len(await self.ledger(automation)) >= attempts
+
+        await eventually(there, f"{attempts} ledger rows of {automation}")
+        return await self.ledger(automation)
+
+    async def assert_books_equal_journal(self, automation: str) -> None:
+        """Ledger, totals and the provider's own journal agree, call by call and token by token."""
+        calls = await self.journal(automation)
+        rows = await self.accounted(automation, len(calls))
+        for alias in {row["key_alias"] for row in rows}:
+            seen = [call for call in calls if call["key"] == f"{automation}-{alias}"]
+            booked = [row for row in rows if row["key_alias"] == alias]
+            assert sorted(call["http_status"] for call in seen) == sorted(row["http_status"] for row in booked)
+            for tokens in ("prompt_tokens", "completion_tokens", "total_tokens"):
+                assert sum(call[tokens] for call in seen) == sum(row[tokens] for row in booked), (alias, tokens)
+        assert len(rows) == len(calls)
+        for dimension in ("key", "automation", "model"):
+            await self.assert_totals_equal_ledger(automation, dimension)
+
+    async def assert_totals_equal_ledger(self, automation: str, dimension: str) -> None:
+        rows = await self.ledger(automation)
+        found = self.mongo.usage_daily.find({"automation_id": automation, "dimension": dimension})
+        totals = [total async for total in found]
+        for summed in ("prompt_tokens", "completion_tokens", "total_tokens", "cost_nanousd", "latency_ms"):
+            assert sum(total[summed] for total in totals) == sum(row[summed] for row in rows), (dimension, summed)
+        assert sum(total["attempts"] for total in totals) == len(rows)
+
+    async def key(self, automation: str, alias: str) -> Document:
+        return await self.keys.find(automation, alias)
+
+    async def cli(self, *arguments: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
+        """Run a command; its status, standard output and standard error."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "workers.cli.main",
+            *arguments,
+            env={**self.environment, **environment},
+            cwd=self.folder,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            stdout, stderr = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, stdout.decode(), stderr.decode()
+
+
+@asynccontextmanager
+async def start_simulator(folder: Path, session: aiohttp.ClientSession) -> AsyncIterator[Simulator]:
+    port_file = folder / "simulator.port"
+    service = await Service.start(
+        folder / "simulator.log",
+        dict(os.environ),
+        "infra.local.simulator",
+        "--port",
+        "0",
+        "--port-file",
+        str(port_file),
+    )
+    await service.wait_for("listening on")
+    yield Simulator(service, f"http://127.0.0.1:{port_file.read_text().strip()}", session)
+    await service.stop()
+
+
+@asynccontextmanager
+async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[World]:
+    """A Keyway of its own on the services that `backing` names."""
+    name = f"test-{secrets.token_hex(5)}"
+    amqp = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
+    master_key = "bWFzdGVyLWtleS1mb3ItdGVzdHMtMzItYnl0ZXMtISE="
+    own = {
+        **backing,
+        "KEYWAY_AMQP_URL": amqp,
+        "KEYWAY_MONGO_DATABASE": name,
+        "KEYWAY_MASTER_KEYS": f"test:{master_key}",
+        "KEYWAY_LOG_FORMAT": "json",
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KEYWAY_")} | own
+    settings = Settings.model_validate({key.removeprefix("KEYWAY_").lower(): value for key, value in own.items()})
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        admin = await stack.enter_async_context(management(settings))
+        await admin.ensure_vhost()
+        stack.push_async_callback(admin.call, "DELETE", "vhosts/{vhost}")
+        mongo = await stack.enter_async_context(connect_mongo(backing["KEYWAY_MONGO_URL"], name))
+        stack.push_async_callback(mongo.database.client.drop_database, name)
+        simulator = await stack.enter_async_context(start_simulator(folder, session))
+        initialised = await Service.start(folder / "init.log", environment, "workers.cli.main", "init")
+        assert await initialised.process.wait() == 0, initialised.log.read_text()
+        connection = await stack.enter_async_context(await connect_robust(amqp))
+        world = World(settings, environment, folder, mongo, admin, connection, simulator)
+        try:
+            yield world
+        finally:
+            await asyncio.gather(*(service.stop() for service in world.services))
+            for automation in world.tokens:
+                await admin.call("DELETE", f"users/{automation}")

@@ -1,0 +1,146 @@
+"""The accounting consumer: wires the ledger to its queue, and publishes what follows from the books.
+
+The queue has a single active consumer; a second process stands by and takes over when the first is gone.
+"""
+
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack
+
+import structlog
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractExchange
+from faststream import AckPolicy, FastStream
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
+from pydantic import ValidationError
+
+from contracts import names
+from contracts.messages import Heartbeat, UsageRecorded
+from infra.broker import connect as connect_broker
+from infra.broker import declare_topology
+from infra.group_commit import GroupCommit
+from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
+from infra.mongo import connect as connect_mongo
+from infra.outbox import publish_outbox
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from workers.accounting.ledger import Ledger
+
+log = structlog.get_logger()
+
+#: Events that are delivered and not yet in the ledger.
+PREFETCH = 2000
+#: Events that are written in one transaction.
+MAX_BATCH = 500
+#: How often the outbox and keys whose time is over are looked at, in seconds.
+HOUSEKEEPING_S = 0.5
+CONFIRM_TIMEOUT_S = 30.0
+
+
+async def run(settings: Settings) -> None:
+    """Run the accounting consumer until SIGINT or SIGTERM.
+
+    Raises:
+        PlatformError: a setting is wrong, or RabbitMQ or MongoDB refuses.
+    """
+    configure_logging(settings, "accounting")
+    async with AsyncExitStack() as stack:
+        mongo = await stack.enter_async_context(
+            connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
+        )
+        await wait_for_mongo(mongo)
+        await mongo.ensure_schema()
+        broker, connection = await connect_broker(settings, "accounting")
+        channel = await connection.channel(publisher_confirms=True)
+        await declare_topology(channel)
+        events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
+        dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        ledger = Ledger(mongo)
+        _subscribe(broker, mongo, ledger, dead)
+        app = FastStream(broker, logger=None)
+        housekeeping: list[asyncio.Task[None]] = []
+
+        @app.after_startup
+        async def begin() -> None:
+            housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
+            log.info("accounting_ready")
+
+        @app.on_shutdown
+        async def end() -> None:
+            for task in housekeeping:
+                task.cancel()
+            await asyncio.gather(*housekeeping, return_exceptions=True)
+            log.info("accounting_stopped")
+
+        await app.run()
+
+
+def _subscribe(broker: RabbitBroker, mongo: Mongo, ledger: Ledger, dead: AbstractExchange) -> None:
+    """Take events as they come, write them in batches, and acknowledge each when it is in the ledger."""
+    commit: GroupCommit[UsageRecorded, bool] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
+    queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
+
+    @broker.subscriber(
+        queue, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.MANUAL, no_reply=True
+    )
+    async def account(message: RabbitMessage) -> None:
+        raw = message.raw_message
+        try:
+            if raw.type == names.USAGE_RECORDED:
+                if not await commit.submit(UsageRecorded.model_validate_json(raw.body)):
+                    log.info("event_repeated", message_id=raw.message_id)
+            elif raw.type == names.HEARTBEAT:
+                await _note_heartbeat(mongo, raw.routing_key or "", Heartbeat.model_validate_json(raw.body))
+            else:
+                await _dead_letter(dead, message, f"no use for messages of type {raw.type!r}")
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            await _dead_letter(dead, message, f"{where}: {first['msg']}")
+        await message.ack()
+
+
+async def _note_heartbeat(mongo: Mongo, routing_key: str, heartbeat: Heartbeat) -> None:
+    """Keep an automation's last sign of life; the broker vouches for whose, in the routing key."""
+    automation_id = routing_key.rpartition(".")[2]
+    fields = heartbeat.model_dump()
+    with contextlib.suppress(PyMongoError):  # the next one is on its way
+        await mongo.automations.update_one(
+            {"_id": automation_id}, [{"$set": {"heartbeat": {**fields, "at": "$$NOW"}}}]
+        )
+
+
+async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:
+    raw = message.raw_message
+    log.warning("event_refused", type=raw.type, routing_key=raw.routing_key, reason=reason)
+    copy = Message(
+        raw.body,
+        headers={**(raw.headers or {}), names.REASON_HEADER: reason},
+        content_type=raw.content_type,
+        type=raw.type,
+        message_id=raw.message_id,
+        delivery_mode=DeliveryMode.PERSISTENT,
+    )
+    await dead.publish(copy, raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
+
+
+async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:
+    """Bring back keys whose time is over, and publish what waits in the outbox."""
+
+    async def publish(event: Document) -> None:
+        message = Message(
+            event["body"],
+            content_type="application/json",
+            type=event["type"],
+            message_id=event["_id"],
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+        await events.publish(message, event["routing_key"], mandatory=False, timeout=CONFIRM_TIMEOUT_S)
+
+    while True:
+        try:
+            await ledger.renew_exhausted()
+            await publish_outbox(mongo, publish)
+        except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
+            log.warning("housekeeping_delayed", error=type(error).__name__)
+        await asyncio.sleep(HOUSEKEEPING_S)

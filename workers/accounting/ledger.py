@@ -1,0 +1,134 @@
+"""The ledger: one row per attempt at a provider, applied once by its event id, with all that follows from it.
+
+A batch is one transaction: new rows, totals, status changes and their events. Whatever is delivered again is
+found there and adds nothing.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from contracts.messages import UsageRecorded
+from infra.mongo import Document, InsertOne, Mongo, PyMongoError, Session
+from workers.accounting.lifecycle import next_status, renewal
+from workers.accounting.totals import total_id, total_updates
+from workers.keys.status import change_status
+
+log = structlog.get_logger()
+
+#: Seconds between attempts to write a batch while MongoDB is away.
+RETRY_S = 1.0
+#: What a decision on a key's status needs of its document.
+KEY_FIELDS = {"automation_id": 1, "alias": 1, "status": 1, "status_since": 1, "limits": 1}
+
+
+def ledger_id(event: UsageRecorded) -> str:
+    """The `_id` of an event's row: its event id, scoped by the automation."""
+    return f"{event.automation_id}/{event.event_id}"
+
+
+def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
+    """The ledger row of an event."""
+    row: Document = event.model_dump()
+    return row | {
+        "_id": ledger_id(event),
+        "outcome": event.outcome.value,
+        "day": event.occurred_at.astimezone(UTC).date().isoformat(),
+        "recorded_at": recorded_at,
+    }
+
+
+class Ledger:
+    """Applies usage events to the books."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        """Take the database."""
+        self._mongo = mongo
+
+    async def apply(self, events: Sequence[UsageRecorded]) -> Sequence[bool]:
+        """Apply a batch, however long MongoDB is away.
+
+        Returns:
+            For each event whether it was not in the ledger before this batch.
+        """
+        now = datetime.now(UTC)
+        rows = {row["_id"]: row for row in (row_of(event, now) for event in events)}
+        while True:
+            try:
+                new = await self._mongo.transaction(partial(self._apply, rows, now))
+                break
+            except PyMongoError as error:
+                log.warning("ledger_delayed", events=len(events), error=type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+        with suppress(PyMongoError):  # the key's next event makes it good
+            await self._correct_pools([rows[identity] for identity in new])
+        return [ledger_id(event) in new for event in events]
+
+    async def renew_exhausted(self) -> int:
+        """Bring back keys whose `exhausted` is over, on MongoDB's clock.
+
+        Returns:
+            How many.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        due: Document = {
+            "status": "exhausted",
+            "status_until": {"$ne": None},
+            "$expr": {"$lte": ["$status_until", "$$NOW"]},
+        }
+        renewed = 0
+        async for key in self._mongo.keys.find(due, KEY_FIELDS):
+            change = renewal(datetime.now(UTC))
+            renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+        return renewed
+
+    async def _apply(self, rows: dict[str, Document], now: datetime, session: Session) -> set[str]:
+        known = self._mongo.usage.find({"_id": {"$in": list(rows)}}, {"_id": 1}, session=session)
+        new = rows.keys() - {row["_id"] async for row in known}
+        if new:
+            added = [rows[identity] for identity in rows if identity in new]
+            await self._mongo.usage.bulk_write(
+                [InsertOne(row) for row in added], ordered=False, session=session
+            )
+            await self._mongo.usage_daily.bulk_write(total_updates(added), ordered=False, session=session)
+            await self._change_statuses(added, now, session)
+        return new
+
+    async def _change_statuses(self, rows: Sequence[Document], now: datetime, session: Session) -> None:
+        by_key: dict[str, list[Document]] = defaultdict(list)
+        for row in rows:
+            by_key[row["key_id"]].append(row)
+        totals = await self._totals_today(rows, now, session)
+        async for key in self._mongo.keys.find({"_id": {"$in": list(by_key)}}, KEY_FIELDS, session=session):
+            change = next_status(key, by_key[key["_id"]], totals.get(key["_id"]), now)
+            if change is not None:
+                await change_status(self._mongo, key, change, session)
+                log.info("key_status_changed", key_id=key["_id"], to=change.to, reason=change.reason)
+
+    async def _totals_today(
+        self, rows: Sequence[Document], now: datetime, session: Session
+    ) -> dict[str, Document]:
+        today = now.date().isoformat()
+        ids = {total_id("key", today, row["automation_id"], row["key_id"]) for row in rows}
+        found = self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}, session=session)
+        return {total["subject"]: total async for total in found}
+
+    async def _correct_pools(self, rows: Sequence[Document]) -> None:
+        """Raise the pool's count of a key's day to the ledger's: a worker may have died in between.
+
+        Outside of the transaction, since workers write these documents all the time; safe to repeat.
+        """
+        today = datetime.now(UTC).date().isoformat()
+        ids = {total_id("key", today, row["automation_id"], row["key_id"]) for row in rows}
+        async for total in self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}):
+            await self._mongo.keys.update_one(
+                {"_id": total["subject"], "day": today, "day_tokens": {"$lt": total["total_tokens"]}},
+                {"$max": {"day_tokens": total["total_tokens"]}},
+            )

@@ -1,0 +1,64 @@
+"""What the books say of a key's status: pure decisions (architecture.md, Key life)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from infra.mongo import Document
+from workers.keys.limits import next_midnight
+from workers.keys.status import StatusChange
+
+ACTOR = "accounting"
+#: How long a key without quota is left alone before it is tried again.
+QUOTA_RETRY = timedelta(minutes=10)
+
+
+def next_status(
+    key: Document, rows: Sequence[Document], today: Document | None, now: datetime
+) -> StatusChange | None:
+    """How new ledger rows change the status of their key.
+
+    A refusal from before the key's last change says nothing of the key as it is now.
+
+    Args:
+        key: the key's document.
+        rows: the new ledger rows of this key.
+        today: the key's total of the UTC day, with these rows.
+        now: the time.
+
+    Returns:
+        The change, or None.
+    """
+    if key["status"] in {"disabled", "error"}:
+        return None
+    fresh = [row for row in rows if row["occurred_at"] >= key["status_since"]]
+    if refusals := [row for row in fresh if row["outcome"] == "auth_failed"]:
+        return StatusChange("error", _refusal_reason(refusals[-1]), None, ACTOR, now)
+    if key["status"] == "exhausted":
+        return None
+    if any(row["outcome"] == "quota_exhausted" for row in fresh):
+        return StatusChange(
+            "exhausted", "the provider says that the quota is spent", now + QUOTA_RETRY, ACTOR, now
+        )
+    limit = key["limits"]["tokens_per_day"]
+    if limit is not None and today is not None and is_day_spent(limit, today):
+        until = datetime.fromtimestamp(next_midnight(now.timestamp()), UTC)
+        reason = f"{today['total_tokens']} of {limit} daily tokens are used"
+        return StatusChange("exhausted", reason, until, ACTOR, now)
+    return None
+
+
+def is_day_spent(limit: int, today: Document) -> bool:
+    """Whether not even a call as small as the smallest of the day still fits into the daily limit."""
+    left: int = limit - today["total_tokens"]
+    return left <= 0 or left < min(today["least_reserved_tokens"], limit)
+
+
+def renewal(now: datetime) -> StatusChange:
+    """The end of an `exhausted` whose time is over."""
+    return StatusChange("active", "its limit starts anew", None, ACTOR, now)
+
+
+def _refusal_reason(row: Document) -> str:
+    code = row["error_code"] or "no code"
+    status = row["http_status"] if row["http_status"] is not None else "no answer"
+    return f"the provider refuses the key: {status} {code}"

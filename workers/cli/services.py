@@ -1,0 +1,67 @@
+"""`keyway init`, `worker`, `accounting` and `settings`: one service each, as production runs it."""
+
+from typing import Annotated
+
+import typer
+import uvloop
+
+from infra.mongo import connect as connect_mongo
+from infra.mongo import wait_for_mongo
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from infra.vault import Vault
+from workers.cli.session import err, load_settings, print_table
+
+
+def init() -> None:
+    """Create what is missing: vhost, exchanges, queues, collections, indexes. Harmless to repeat."""
+    settings = load_settings()
+    configure_logging(settings, "init")
+    Vault(settings.master_keys)
+    uvloop.run(_init(settings))
+    err.print("RabbitMQ and MongoDB are ready for Keyway.")
+
+
+def worker(
+    lanes: Annotated[
+        str, typer.Option(help="Serve these automations only, `a,b,…`; default: all.", envvar="KEYWAY_LANES")
+    ] = "",
+) -> None:
+    """Run one generation worker until SIGTERM; it finishes what is in flight."""
+    from workers.generation import app
+
+    settings = load_settings()
+    if lanes:
+        settings = settings.model_copy(update={"lanes": frozenset(filter(None, lanes.split(",")))})
+    uvloop.run(app.run(settings))
+
+
+def accounting() -> None:
+    """Run the accounting consumer until SIGTERM; a second one stands by."""
+    from workers.accounting import app
+
+    uvloop.run(app.run(load_settings()))
+
+
+def settings() -> None:
+    """Print every setting, its default and what it is for."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory or field.is_required() else str(field.default or "")
+        rows.append([f"KEYWAY_{name.upper()}", default, field.description or ""])
+    print_table("Settings, from the environment", ["name", "default", "what for"], rows)
+
+
+async def _init(settings: Settings) -> None:
+    from infra.broker import connect as connect_broker
+    from infra.broker import declare_topology
+    from infra.management import management
+
+    async with management(settings) as admin:
+        await admin.ensure_vhost()
+    async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
+        await wait_for_mongo(mongo)
+        await mongo.ensure_schema()
+    _, connection = await connect_broker(settings, "init")
+    async with connection, connection.channel() as channel:
+        await declare_topology(channel)
