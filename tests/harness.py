@@ -62,7 +62,9 @@ class Service:
     async def wait_for(self, text: str, *, within_s: float = READY_S) -> None:
         async def there() -> bool:
             if self.process.returncode is not None:
-                raise AssertionError(f"it ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+                raise AssertionError(
+                    f"it ended with {self.process.returncode}: {self.log.read_text()[-2000:]}"
+                )
             return text in self.log.read_text()
 
         await eventually(there, f"{text!r} in {self.log}", within_s=within_s)
@@ -201,9 +203,14 @@ class World:
         for alias in {row["key_alias"] for row in rows}:
             seen = [call for call in calls if call["key"] == f"{automation}-{alias}"]
             booked = [row for row in rows if row["key_alias"] == alias]
-            assert sorted(call["http_status"] for call in seen) == sorted(row["http_status"] for row in booked)
+            assert sorted(call["http_status"] for call in seen) == sorted(
+                row["http_status"] for row in booked
+            )
             for tokens in ("prompt_tokens", "completion_tokens", "total_tokens"):
-                assert sum(call[tokens] for call in seen) == sum(row[tokens] for row in booked), (alias, tokens)
+                assert sum(call[tokens] for call in seen) == sum(row[tokens] for row in booked), (
+                    alias,
+                    tokens,
+                )
         assert len(rows) == len(calls)
         for dimension in ("key", "automation", "model"):
             await self.assert_totals_equal_ledger(automation, dimension)
@@ -213,7 +220,10 @@ class World:
         found = self.mongo.usage_daily.find({"automation_id": automation, "dimension": dimension})
         totals = [total async for total in found]
         for summed in ("prompt_tokens", "completion_tokens", "total_tokens", "cost_nanousd", "latency_ms"):
-            assert sum(total[summed] for total in totals) == sum(row[summed] for row in rows), (dimension, summed)
+            assert sum(total[summed] for total in totals) == sum(row[summed] for row in rows), (
+                dimension,
+                summed,
+            )
         assert sum(total["attempts"] for total in totals) == len(rows)
 
     async def key(self, automation: str, alias: str) -> Document:
@@ -269,7 +279,9 @@ async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[Worl
         "KEYWAY_LOG_FORMAT": "json",
     }
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KEYWAY_")} | own
-    settings = Settings.model_validate({key.removeprefix("KEYWAY_").lower(): value for key, value in own.items()})
+    settings = Settings.model_validate(
+        {key.removeprefix("KEYWAY_").lower(): value for key, value in own.items()}
+    )
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         admin = await stack.enter_async_context(management(settings))

@@ -1,4 +1,4 @@
-"""Erlang's port mapper, through which RabbitMQ's nodes find each other: our own, so that none stays behind."""
+"""Erlang's port mapper, by which RabbitMQ's nodes find each other: our own, so that none stays behind."""
 
 import asyncio
 import shutil
@@ -23,7 +23,9 @@ class Epmd:
 
     def __init__(self, port: int, logs: Path) -> None:
         self.port = port
-        self._child = Child("epmd", (_find(), "-address", LOOPBACK, "-port", str(port)), {}, logs / "epmd.log")
+        self._child = Child(
+            "epmd", (_find(), "-address", LOOPBACK, "-port", str(port)), {}, logs / "epmd.log"
+        )
 
     async def start(self) -> None:
         """Start it and wait until it listens; nothing happens while it runs.
@@ -44,11 +46,11 @@ class Epmd:
 
     async def _listens(self, _: Child) -> bool:
         try:
-            _, writer = await asyncio.open_connection(LOOPBACK, self.port)
+            _reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+            writer.close()
+            await writer.wait_closed()
         except OSError:
             return False
-        writer.close()
-        await writer.wait_closed()
         return True
 
 

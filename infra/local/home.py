@@ -38,6 +38,13 @@ class Home:
         self._master_key_file = self.path / "master.key"
         self._lock_file = self.path / "lock"
 
+    def make(self) -> None:
+        """Make the directory, for its owner only."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        # It holds secrets, and often lies in somebody's repository.
+        (self.path / ".gitignore").write_text("*\n")
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Make the directory and keep others out of it; the kernel opens it again when this process dies.
@@ -47,7 +54,7 @@ class Home:
             StackError: it can't be made.
         """
         try:
-            self._make()
+            self.make()
             handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StackError(f"{self.path} can't be used as data directory: {error.strerror}") from None
@@ -55,7 +62,10 @@ class Home:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunningError("already running; see keyway status") from None
+                owner = self._lock_file.read_text().strip()
+                raise AlreadyRunningError(f"already running (pid {owner}); see keyway status") from None
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
             yield
         finally:
             os.close(handle)
@@ -82,12 +92,6 @@ class Home:
             shutil.rmtree(directory, ignore_errors=True)
         for file in (self.state_file, self._ports_file, self._master_key_file):
             file.unlink(missing_ok=True)
-
-    def _make(self) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.logs.mkdir(mode=0o700, exist_ok=True)
-        # It holds secrets, and often lies in somebody's repository.
-        (self.path / ".gitignore").write_text("*\n")
 
 
 def _new_master_key() -> str:

@@ -33,7 +33,7 @@ def marked(path: Path) -> list[Process]:
 
 
 async def end(processes: Iterable[Process], grace_s: float) -> None:
-    """End processes that are not this one's children: SIGTERM, and SIGKILL to those that are left after the grace.
+    """End processes that are not this one's children: SIGTERM, and SIGKILL to what is left after it.
 
     Args:
         processes: from `marked`.

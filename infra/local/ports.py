@@ -1,4 +1,4 @@
-"""Which ports the local stack listens on: the ones of last time, else the usual ones, else any that are free."""
+"""Which ports the local stack listens on: those of last time, else the usual ones, else any free ones."""
 
 import random
 import socket

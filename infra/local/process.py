@@ -71,7 +71,7 @@ class Child:
         return await self._process.wait() if self._process else 0
 
     async def stop(self, grace_s: float) -> None:
-        """End it and all that it started: SIGTERM, and SIGKILL when it is not gone after the grace, in seconds."""
+        """End it and all that it started: SIGTERM, and after `grace_s` seconds SIGKILL."""
         if self._process:
             self._signal(signal.SIGTERM)
             try:

@@ -59,7 +59,7 @@ class RabbitMQ:
         directory: everything that the node keeps; its passwords are in it, so only its owner may enter.
         ports: where it listens.
         logs: folder of its log; by default `logs` in the directory.
-        node_name: `name@localhost`; by default one that is unique for the directory, and remains when it is moved.
+        node_name: `name@localhost`; by default one made from the directory's path, and kept.
         cookie: what nodes of one cluster share; by default a new secret.
         epmd: the port mapper of a cluster; by default the node has its own.
     """
@@ -188,7 +188,7 @@ class RabbitMQ:
                 "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
             ),
             "ERL_EPMD_PORT": str(self._epmd_port),
-            # Makes the script become the Erlang machine, which stops in order on SIGTERM, instead of its parent.
+            # The script becomes the Erlang machine, which stops in order on SIGTERM, and is not its parent.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
         return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "LANG": "C.UTF-8", **own}

@@ -33,7 +33,7 @@ async def wait_until_ready(child: Child, check: Check, timeout_s: float) -> None
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         raise StackError(
-            f"{child.name} is not ready after {timeout_s:g} s; its last line: {child.last_line()} (see {child.log})"
+            f"{child.name} is not ready after {timeout_s:g} s: {child.last_line()} (see {child.log})"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The whole of Keyway on one machine, as ordinary child processes: RabbitMQ, mongod, a provider, the services."""
+"""The whole of Keyway on one machine, as child processes: RabbitMQ, mongod, a provider, the services."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from infra.errors import StackError
 from infra.local import leftovers
+from infra.local.bytecode import with_bytecode
 from infra.local.home import Home
 from infra.local.mongod import Mongod
 from infra.local.packages import ensure_installed
@@ -20,7 +21,7 @@ from infra.local.ports import LOOPBACK, choose_ports
 from infra.local.process import Child
 from infra.local.rabbitmq import RabbitMQ, RabbitPorts
 from infra.local.services import INIT, Service, ServiceSpec, keyway_services, simulator
-from infra.local.state import SUPERVISOR, StackState, running_environment, write_state
+from infra.local.state import SUPERVISOR, StackState, environment_of, running_environment, write_state
 from infra.local.supervision import Part, Report, keep_running
 
 __all__ = ["Layout", "Stack", "StackInfo", "backing_services", "outside_services", "running_environment"]
@@ -46,13 +47,30 @@ SETTINGS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL", "KEY
 class StackInfo:
     """Where the parts of a running stack are."""
 
-    amqp_url: SecretStr
-    amqp_admin_url: SecretStr
-    mongo_url: SecretStr
-    #: The provider's stand-in, whose API lies below `/v1`; None when there is none.
-    simulator_url: str | None
     #: `KEYWAY_…`, as services and commands read it; it holds secrets.
     environment: dict[str, str] = field(repr=False)
+    #: The provider's stand-in, whose API lies below `/v1`; None when there is none.
+    simulator_url: str | None
+
+    @property
+    def amqp_url(self) -> SecretStr:
+        """AMQP address with an administrator's password and the vhost."""
+        return SecretStr(self.environment["KEYWAY_AMQP_URL"])
+
+    @property
+    def amqp_admin_url(self) -> SecretStr:
+        """Address of the management API, with an administrator's password."""
+        return SecretStr(self.environment["KEYWAY_AMQP_ADMIN_URL"])
+
+    @property
+    def mongo_url(self) -> SecretStr:
+        """Connection string of MongoDB."""
+        return SecretStr(self.environment["KEYWAY_MONGO_URL"])
+
+    @classmethod
+    def of(cls, home: Home, state: StackState) -> "StackInfo":
+        """The stack that `state` describes, for a process that did not start it."""
+        return cls({**_from_outside(), **environment_of(home, state)}, state.simulator_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,7 @@ class Stack:
         try:
             info = self._plan()
             await self._bring_up(self._backing)
-            environment = _service_environment(info)
+            environment = _service_environment(self._home, info)
             if self._layout.init:
                 await self._run_init(environment)
             for spec in self._layout.services:
@@ -160,40 +178,26 @@ class Stack:
     def _plan(self) -> StackInfo:
         """Make the parts of the backing, and know all addresses."""
         ports = self._choose_ports()
-        settings = {name: os.environ.get(name, "") for name in SETTINGS}
-        own_master_key = not settings["KEYWAY_MASTER_KEYS"]
-        if own_master_key:
-            settings["KEYWAY_MASTER_KEYS"] = self._home.master_key()
+        outside = _from_outside()
+        found: dict[str, str | bool] = {"own_master_key": "KEYWAY_MASTER_KEYS" not in outside}
+        for name in ("amqp_url", "amqp_admin_url", "mongo_url"):
+            found[name] = outside.get(f"KEYWAY_{name.upper()}", "")
         if "amqp" in ports:
             rabbitmq_ports = RabbitPorts(**{name: ports[name] for name in RABBITMQ_PORTS})
             rabbitmq = RabbitMQ(self._home.rabbitmq, rabbitmq_ports, logs=self._home.logs)
             self._backing.append(rabbitmq)
-            settings["KEYWAY_AMQP_URL"] = rabbitmq.amqp_url.get_secret_value()
-            settings["KEYWAY_AMQP_ADMIN_URL"] = rabbitmq.amqp_admin_url.get_secret_value()
+            found["amqp_url"] = rabbitmq.amqp_url.get_secret_value()
+            found["amqp_admin_url"] = rabbitmq.amqp_admin_url.get_secret_value()
         if "mongod" in ports:
             mongod = Mongod(self._home.mongod, ports["mongod"], logs=self._home.logs)
             self._backing.append(mongod)
-            settings["KEYWAY_MONGO_URL"] = mongod.url.get_secret_value()
-        simulator_url = None
+            found["mongo_url"] = mongod.url.get_secret_value()
         if "simulator" in ports:
-            self._backing += self._processes(simulator(ports["simulator"]), os.environ)
-            simulator_url = f"http://{LOOPBACK}:{ports['simulator']}"
-        self._state = self._state.model_copy(
-            update={
-                "amqp_url": settings["KEYWAY_AMQP_URL"],
-                "amqp_admin_url": settings["KEYWAY_AMQP_ADMIN_URL"],
-                "mongo_url": settings["KEYWAY_MONGO_URL"],
-                "simulator_url": simulator_url,
-                "own_master_key": own_master_key,
-            }
-        )
-        return StackInfo(
-            amqp_url=SecretStr(settings["KEYWAY_AMQP_URL"]),
-            amqp_admin_url=SecretStr(settings["KEYWAY_AMQP_ADMIN_URL"]),
-            mongo_url=SecretStr(settings["KEYWAY_MONGO_URL"]),
-            simulator_url=simulator_url,
-            environment=settings,
-        )
+            environment = with_bytecode(os.environ, self._home)
+            self._backing += self._processes(simulator(ports["simulator"]), environment)
+            found["simulator_url"] = f"http://{LOOPBACK}:{ports['simulator']}"
+        self._state = self._state.model_copy(update=found)
+        return StackInfo.of(self._home, self._state)
 
     def _choose_ports(self) -> dict[str, int]:
         """Ports of the parts that are started here, kept for the next start."""
@@ -249,10 +253,16 @@ class Stack:
         write_state(self._home, self._state)
 
 
-def _service_environment(info: StackInfo) -> dict[str, str]:
+def _from_outside() -> dict[str, str]:
+    """What the environment says of the stack, where it says something."""
+    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+
+
+def _service_environment(home: Home, info: StackInfo) -> dict[str, str]:
     """What a service reads; its log has to be JSON and to hold the event that says that it is ready."""
     level = "debug" if os.environ.get("KEYWAY_LOG_LEVEL") == "debug" else "info"
-    environment = {**os.environ, **info.environment, "KEYWAY_LOG_FORMAT": "json", "KEYWAY_LOG_LEVEL": level}
+    environment = with_bytecode(os.environ, home)
+    environment |= {**info.environment, "KEYWAY_LOG_FORMAT": "json", "KEYWAY_LOG_LEVEL": level}
     # Two workers never have the same.
     environment.pop("KEYWAY_WORKER_ID", None)
     return environment

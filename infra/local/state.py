@@ -48,12 +48,8 @@ def supervisor_pid(state: StackState) -> int:
     return state.pids[SUPERVISOR][0]
 
 
-def running_environment() -> dict[str, str]:
-    """What Keyway's settings are with the stack that runs here; empty when there is none."""
-    home = Home()
-    state = running_state(home)
-    if not state:
-        return {}
+def environment_of(home: Home, state: StackState) -> dict[str, str]:
+    """`KEYWAY_…` that lead to a stack: what is known of it, so without a master key that is not its own."""
     environment = {
         "KEYWAY_AMQP_URL": state.amqp_url,
         "KEYWAY_AMQP_ADMIN_URL": state.amqp_admin_url,
@@ -61,3 +57,10 @@ def running_environment() -> dict[str, str]:
         "KEYWAY_MASTER_KEYS": home.master_key() if state.own_master_key else None,
     }
     return {name: value for name, value in environment.items() if value}
+
+
+def running_environment() -> dict[str, str]:
+    """What Keyway's settings are with the stack that runs here; empty when there is none."""
+    home = Home()
+    state = running_state(home)
+    return environment_of(home, state) if state else {}

@@ -2,38 +2,37 @@
 
     python -m infra.local.supervisor --home DIRECTORY --workers N [--no-simulator]
 
-is what `keyway up --detach` leaves running; what it reports goes to `logs/up.log`.
+is what `keyway up --detach` leaves running.
 """
 
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TypeAlias
 
-from infra.errors import PlatformError, StackError
+from infra.errors import PlatformError
 from infra.local import leftovers
 from infra.local.home import Home
-from infra.local.stack import Layout, Stack, StackInfo
-from infra.local.state import StackState, running_state, supervisor_pid
+from infra.local.stack import LEFTOVERS_GRACE_S, Layout, Stack, StackInfo
+from infra.local.state import running_state, supervisor_pid
 from infra.local.supervision import Report
 
-LOG = "up.log"
 POLL_S = 0.1
 #: Services have 30 s, then RabbitMQ and mongod 10; the rest is for a busy machine.
 STOP_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-OnReady = Callable[[StackInfo], Awaitable[None]]
+OnReady: TypeAlias = Callable[[StackInfo], Awaitable[None]]
 
 
 async def run(home: Home, layout: Layout, report: Report, on_ready: OnReady | None = None) -> None:
-    """Start a stack and keep it up until SIGINT, SIGTERM or SIGHUP; a second signal kills instead of stopping.
+    """Start a stack and keep it up until SIGINT, SIGTERM or SIGHUP; a second signal kills at once.
 
     Args:
         home: the data directory.
@@ -53,25 +52,57 @@ async def run(home: Home, layout: Layout, report: Report, on_ready: OnReady | No
             if told.is_set():
                 report("killing everything")
                 stack.kill()
-            told.set()
+            else:
+                report("stopping; once more kills everything at once")
+                told.set()
 
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, on_signal)
-        serving = asyncio.create_task(_serve(stack, on_ready))
-        stopping = asyncio.create_task(told.wait())
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                loop.add_signal_handler(number, on_signal)
+        tasks = {serving := asyncio.create_task(_serve(stack, on_ready)), asyncio.create_task(told.wait())}
         try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if told.is_set():
-                report("stopping; once more kills at once")
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (serving, stopping):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait({serving, stopping})
+            await asyncio.wait(tasks)
             await stack.stop()
         if not serving.cancelled():
             serving.result()
         report("stopped")
+
+
+async def stop(home: Home) -> int:
+    """Stop the supervisor of this directory, and what an earlier one left, and wait until they are gone.
+
+    Returns:
+        How many processes there were.
+    """
+    count = len(leftovers.marked(home.path))
+    state = running_state(home)
+    if state:
+        count += 1
+        pid = supervisor_pid(state)
+        os.kill(pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await _gone(pid, state.supervisor_started)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+    await leftovers.end(leftovers.marked(home.path), LEFTOVERS_GRACE_S)
+    return count
+
+
+async def clear(home: Home) -> None:
+    """Remove all data of a directory that no stack uses.
+
+    Raises:
+        AlreadyRunningError: one does.
+    """
+    with home.lock():
+        await leftovers.end(leftovers.marked(home.path), grace_s=0)
+        home.clear()
 
 
 async def _serve(stack: Stack, on_ready: OnReady | None) -> None:
@@ -82,64 +113,15 @@ async def _serve(stack: Stack, on_ready: OnReady | None) -> None:
             await on_ready(info)
 
 
-def start_detached(home: Home, workers: int, *, simulator: bool, report: Report) -> StackState:
-    """Start a supervisor that outlives this process, and wait until its stack is ready.
-
-    Args:
-        home: the data directory.
-        workers: how many generation workers run.
-        simulator: whether the provider's stand-in runs.
-        report: takes the lines that the supervisor reports.
-
-    Returns:
-        The running stack.
-
-    Raises:
-        StackError: it could not be started; nothing is left behind.
-    """
-    command = [sys.executable, "-m", "infra.local.supervisor", "--home", str(home.path)]
-    command += ["--workers", str(workers), *([] if simulator else ["--no-simulator"])]
-    with _log(home) as (log, lines):
-        supervisor = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-        last = ""
-        try:
-            while True:
-                ended = supervisor.poll() is not None
-                for line in lines:
-                    last = line.strip()
-                    if not last.startswith("error: "):
-                        report(last)
-                state = running_state(home)
-                if state and state.ready and supervisor_pid(state) == supervisor.pid:
-                    return state
-                if ended:
-                    raise StackError(last.removeprefix("error: ") or "the supervisor ended without a word")
-                time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            supervisor.terminate()
-            supervisor.wait(STOP_S)
-            raise
+async def _gone(pid: int, started: int) -> None:
+    while leftovers.started_at(pid) == started:  # noqa: ASYNC110 - not our child, so nothing tells us
+        await asyncio.sleep(POLL_S)
 
 
-def stop(home: Home) -> int:
-    """Stop the supervisor of this directory and whatever is left of an earlier one.
-
-    Returns:
-        How many processes there were.
-    """
-    state = running_state(home)
-    processes = leftovers.marked(home.path)
-    if state:
-        pid = supervisor_pid(state)
-        processes.append(pid)
-    return len(processes)
-
-
-def _report_with_time(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stderr.flush()
+def _report(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -151,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     layout = Layout.whole(options.workers, simulator=not options.no_simulator)
     try:
-        asyncio.run(run(Home(options.home), layout, _report_with_time))
+        asyncio.run(run(Home(options.home), layout, _report))
     except PlatformError as error:
         sys.exit(f"error: {error}")
 

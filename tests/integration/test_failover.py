@@ -19,9 +19,12 @@ async def test_an_invalid_and_a_rate_limited_key_cost_a_request_two_more_attempt
     bot = await shared.add_automation()
     # With nothing else between them, the key that was never used comes before one that was, and that
     # before one that was used later: so the order of the attempts is known.
-    for age, (alias, script) in enumerate(
-        {"Backup": {}, "Secondary": {"rate_limited_for_ms": 1500}, "Primary": {"invalid": True}}.items()
-    ):
+    scripts: dict[str, dict[str, Any]] = {
+        "Backup": {},
+        "Secondary": {"rate_limited_for_ms": 1500},
+        "Primary": {"invalid": True},
+    }
+    for age, (alias, script) in enumerate(scripts.items()):
         await shared.add_key(bot, alias, script)
         used = [{"$set": {"last_used_at": {"$subtract": ["$$NOW", 60_000 * age]}}}]
         await shared.mongo.keys.update_one({"automation_id": bot, "alias": alias}, used)

@@ -38,7 +38,7 @@ def generate(
         print_json(result.model_dump(mode="json"))
     else:
         out.print(answer_text(result), highlight=False, markup=False)
-        err.print(summary(result), style="dim", highlight=False)
+        err.print(summary(result), style="dim", highlight=False, soft_wrap=True)
 
 
 def answer_text(result: "GenerationResult") -> str:
@@ -50,7 +50,12 @@ def answer_text(result: "GenerationResult") -> str:
 def summary(result: "GenerationResult") -> str:
     """One line on what a result took."""
     tokens, timings = result.usage, result.timings
-    return (
-        f"{result.model} · key {result.key_alias} · "
-        f"{tokens.prompt_tokens} + {tokens.completion_tokens} tokens · {usd(result.cost_nanousd)} · {timings.total_ms} ms, {timings.upstream_ms} at the provider"
+    return " · ".join(
+        (
+            str(result.model),
+            f"key {result.key_alias}",
+            f"{tokens.prompt_tokens} + {tokens.completion_tokens} tokens",
+            usd(result.cost_nanousd),
+            f"{timings.total_ms} ms, {timings.upstream_ms} of them at the provider",
+        )
     )

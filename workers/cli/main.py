@@ -40,7 +40,7 @@ def main() -> None:
     except (PlatformError, KeywayError) as error:
         _fail(str(error))
     except PyMongoError as error:
-        _fail(f"KEYWAY_MONGO_URL: no answer from MongoDB ({type(error).__name__}); is it running?")
+        _fail(f"KEYWAY_MONGO_URL: no answer from MongoDB ({type(error).__name__}); `keyway up` starts one")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.local.stack import running_environment
+from infra.local.state import running_environment
 from infra.mongo import Mongo
 from infra.mongo import connect as connect_mongo
 from infra.settings import Settings

@@ -87,7 +87,7 @@ class Attempts:
         *,
         run: int,
         call_timeout_s: float,
-        on_attempt: Callable[[AttemptRecord], None],
+        on_attempt: Callable[[AttemptRecord, asyncio.Future[None]], None],
     ) -> Answered | Error:
         """Call the provider until it answers or nothing is left to try.
 
@@ -97,7 +97,7 @@ class Attempts:
             progress: filled in as things happen.
             run: the claim's run.
             call_timeout_s: how long one call may take, in seconds.
-            on_attempt: told of each attempt as soon as it ends.
+            on_attempt: told of each attempt as it ends, with a future that is done when it is settled.
 
         Raises:
             PyMongoError: MongoDB is away.
@@ -117,13 +117,15 @@ class Attempts:
             answer = await self._call(request, reserved, call_timeout_s)
             if answer is not None:
                 number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
-                record = await self._finish(request, reserved, answer, number)
+                record, settled = self._finish(request, reserved, answer, number)
                 progress.attempts.append(record)
                 progress.upstream_ms += answer.latency_ms
-                on_attempt(record)
+                on_attempt(record, settled)
                 if isinstance(answer, Answer):
                     return Answered(answer.raw)
                 failure = answer
+                # The next reservation, of any worker, must see the cooldown.
+                await settled
                 avoid.add(reserved.key.id)
                 if failure.verdict.next is Next.STOP:
                     return Error(ErrorCode.PROVIDER_REJECTED, failure.message, provider=failure.provider)
@@ -174,10 +176,10 @@ class Attempts:
             secret = self._secrets[identity] = open_secret(self._vault, key.automation_id, key.id, key.secret)
         return secret
 
-    async def _finish(
+    def _finish(
         self, request: Request, reserved: Reservation, answer: Answer | Failure, number: int
-    ) -> AttemptRecord:
-        """Settle the reservation and say what the attempt was."""
+    ) -> tuple[AttemptRecord, asyncio.Future[None]]:
+        """Say what the attempt was, and settle its reservation."""
         key = reserved.key
         if isinstance(answer, Failure):
             verdict = answer.verdict
@@ -190,9 +192,7 @@ class Attempts:
                 cool_reason=verdict.outcome,
                 denied_model=request.model if verdict.denies_model else None,
             )
-            # The next reservation, of any worker, must see the cooldown.
-            await self._pool.settle(reserved, settlement)
-            return AttemptRecord(
+            record = AttemptRecord(
                 number=number,
                 key_id=key.id,
                 key_alias=key.alias,
@@ -203,19 +203,13 @@ class Attempts:
                 reserved_tokens=reserved.tokens,
                 model=request.model or "unknown",
             )
+            return record, self._pool.settle(reserved, settlement)
         usage, estimated = self._usage(request, answer)
-        self._pool.settle(
-            reserved,
-            Settlement(
-                reserved.second,
-                reserved.tokens,
-                usage.total_tokens,
-                Sample(ok=True, latency_ms=answer.latency_ms),
-            ),
-        )
+        sample = Sample(ok=True, latency_ms=answer.latency_ms)
+        settlement = Settlement(reserved.second, reserved.tokens, usage.total_tokens, sample)
         model = answer.document.get("model")
         model = model if isinstance(model, str) else request.model or "unknown"
-        return AttemptRecord(
+        record = AttemptRecord(
             number=number,
             key_id=key.id,
             key_alias=key.alias,
@@ -229,6 +223,7 @@ class Attempts:
             cost=cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
             tokens_estimated=estimated,
         )
+        return record, self._pool.settle(reserved, settlement)
 
     def _usage(self, request: Request, answer: Answer) -> tuple[Usage, bool]:
         """The provider's count; without one, an estimate from both texts. Moderations have none."""

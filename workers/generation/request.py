@@ -177,14 +177,17 @@ class RequestHandler:
             log.exception("request_failed_inside", request_id=work.claim.request_id)
             return Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
 
-    def _account(self, work: Work, attempt: AttemptRecord) -> None:
-        """Publish an attempt's usage at once, so that a dead key is seen before the request ends."""
+    def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
+        """Publish an attempt's usage as it ends, so that a dead key is seen before the request ends."""
         request = work.request
         event = usage_event(request.envelope, request.path, request.user_id, attempt)
         work.events.append(event)
-        work.accounted.append(
-            asyncio.create_task(self._publisher.usage(request.envelope.automation_id, event))
-        )
+        work.accounted.append(asyncio.create_task(self._publish_usage(request, event, settled)))
+
+    async def _publish_usage(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
+        # After the settlement, since accounting raises the pool's count of the day to the ledger's.
+        await settled
+        await self._publisher.usage(request.envelope.automation_id, event)
 
     async def _record(self, record: Record) -> bool:
         """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away."""

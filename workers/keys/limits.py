@@ -20,6 +20,8 @@ GUARD_S = 3
 SPAN_S = WINDOW_S + GUARD_S
 #: Looked at again this soon where room comes back with an answer, not with time, in seconds.
 SOON_S = 0.5
+#: A key without a limit is taken to have this one, so that its use counts when keys are compared.
+UNLIMITED = 10**12
 #: Failures in a row that open a key's circuit.
 CIRCUIT_FAILURES = 5
 
@@ -28,10 +30,10 @@ CIRCUIT_FAILURES = 5
 class Room:
     """What a key has left now; `take` counts down while a batch is planned."""
 
-    requests: float
-    tokens: float
-    day_tokens: float
-    in_flight: float
+    requests: int
+    tokens: int
+    day_tokens: int
+    in_flight: int
 
     def fits(self, tokens: int) -> bool:
         """Whether one more call of so many tokens is within every limit."""
@@ -75,9 +77,9 @@ def used_today(key: Key, now: float) -> int:
     return key.day_tokens if key.day == today(now) else 0
 
 
-def in_flight_limit(key: Key) -> float:
+def in_flight_limit(key: Key) -> int:
     """How many calls may be under way; one, the trial, where the circuit is half-open."""
-    limit = math.inf if key.limits.max_in_flight is None else key.limits.max_in_flight
+    limit = UNLIMITED if key.limits.max_in_flight is None else key.limits.max_in_flight
     return min(limit, 1) if key.failures_in_a_row >= CIRCUIT_FAILURES else limit
 
 
@@ -146,9 +148,9 @@ def _freed_at(counts: list[tuple[int, int]], allowed: int, now: float) -> float:
     return now
 
 
-def _left(limit: int | None, used: int) -> float:
-    return math.inf if limit is None else limit - used
+def _left(limit: int | None, used: int) -> int:
+    return (UNLIMITED if limit is None else limit) - used
 
 
-def _fraction(limit: int | None, left: float) -> float:
-    return 0.0 if limit is None else 1 - left / limit if limit else 1.0
+def _fraction(limit: int | None, left: int) -> float:
+    return 1 - left / (UNLIMITED if limit is None else limit)

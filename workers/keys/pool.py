@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 #: An automation's keys are read again after so long, in case an event was missed, in seconds.
 RELOAD_S = 30.0
+#: Nobody is refused by a view of the keys that is older, in seconds.
+FRESH_S = 0.1
 #: Seconds between attempts to write settlements while MongoDB is away.
 SETTLE_RETRY_S = 1.0
 #: How often holds are renewed; well under `reservations.HOLD_S`.
@@ -177,8 +179,13 @@ class KeyPool:
         keys.waiting = [waiter for waiter in keys.waiting if not waiter.answer.done()]
         batch = list(keys.waiting)
         planned = plan([waiter.ask for waiter in batch], keys.keys.values(), self.now())
+        if planned.refuse and self._clock() - keys.loaded_at > FRESH_S:
+            # A refusal is final: an operator may just have added or enabled a key.
+            await self._load(automation_id, keys)
+            planned = plan([waiter.ask for waiter in batch], keys.keys.values(), self.now())
         for index, refusal in planned.refuse.items():
-            batch[index].answer.set_result(refusal)
+            if not batch[index].answer.done():
+                batch[index].answer.set_result(refusal)
         if planned.reserve:
             await asyncio.gather(
                 *(

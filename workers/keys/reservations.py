@@ -12,7 +12,7 @@ from contracts.messages import Outcome
 from infra.mongo import Document, Mongo, ReturnDocument
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
 from workers.keys.key import Key
-from workers.keys.limits import CIRCUIT_FAILURES, SPAN_S
+from workers.keys.limits import CIRCUIT_FAILURES, SPAN_S, UNLIMITED
 
 #: A worker's hold on in-flight calls and tokens lapses this long after its last sign of life, in seconds.
 HOLD_S = 90
@@ -74,13 +74,13 @@ def _normalise() -> Document:
 
 def _left(limit: str, used: object) -> Document:
     """What a limit leaves; without the limit, more than anybody asks for."""
-    return {"$subtract": [{"$ifNull": [f"$limits.{limit}", 2**53]}, used]}
+    return {"$subtract": [{"$ifNull": [f"$limits.{limit}", UNLIMITED]}, used]}
 
 
 def _granted(token_counts: Sequence[int]) -> Document:
     """How many of the calls fit, first come first served."""
     held_calls = {"$sum": "$held.n"}
-    circuit = {"$cond": [{"$gte": [{"$ifNull": ["$health.failures", 0]}, CIRCUIT_FAILURES]}, 1, 2**53]}
+    circuit = {"$cond": [{"$gte": [{"$ifNull": ["$health.failures", 0]}, CIRCUIT_FAILURES]}, 1, UNLIMITED]}
     usable = {
         "$and": [
             {

@@ -1,0 +1,1 @@
+"""What production runs Keyway with: image, services around it, and how they are looked after."""

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Starts MongoDB with a key file, without which a replica set has no authentication (MongoDB, "Keyfiles").
+# Members know each other by it; this set has one member, which makes its own and keeps it in its volume.
+set -euo pipefail
+
+keyfile=/data/configdb/keyfile
+if [[ ! -s $keyfile ]]; then
+    umask 077
+    head -c 96 /dev/urandom | base64 -w 0 >"$keyfile.new"
+    mv "$keyfile.new" "$keyfile"
+fi
+exec docker-entrypoint.sh mongod --replSet rs0 --keyFile "$keyfile" --bind_ip_all

@@ -1,0 +1,153 @@
+"""Group commit: a lone item is written at once, and what comes meanwhile is written together."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.group_commit import GroupCommit
+
+
+class Store:
+    """Writes as long as the test wants, and remembers what came together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.writing = 0
+        self.open = asyncio.Event()
+        self.failing: set[int] = set()
+
+    async def write(self, items: Sequence[int]) -> Sequence[int]:
+        assert not self.writing, "two writes at a time"
+        self.batches.append(list(items))
+        self.writing += 1
+        try:
+            await self.open.wait()
+        finally:
+            self.writing -= 1
+        if self.failing & set(items):
+            raise OSError(f"batch of {items[0]}")
+        return [item * 10 for item in items]
+
+
+async def turn() -> None:
+    """Let every task that can do so take a few steps."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_item_is_written_at_once() -> None:
+    store = Store()
+    answer = GroupCommit(store.write).submit(1)
+    await turn()
+    assert store.batches == [[1]]
+    assert not answer.done()
+    store.open.set()
+    assert await answer == 10
+
+
+async def test_items_that_come_during_a_write_go_together_and_in_order() -> None:
+    store = Store()
+    commit = GroupCommit(store.write)
+    first = commit.submit(1)
+    await turn()
+    others = [commit.submit(item) for item in (5, 3, 4)]
+    await turn()
+    assert store.batches == [[1]]
+    store.open.set()
+    assert await asyncio.gather(first, *others) == [10, 50, 30, 40]
+    assert store.batches == [[1], [5, 3, 4]]
+
+
+async def test_no_batch_is_larger_than_the_largest() -> None:
+    store = Store()
+    store.open.set()
+    commit = GroupCommit(store.write, max_batch=2)
+    assert await asyncio.gather(*(commit.submit(item) for item in range(5))) == [0, 10, 20, 30, 40]
+    assert store.batches == [[0, 1], [2, 3], [4]]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(), st.booleans()), max_size=30), st.integers(1, 7))
+def test_everybody_gets_the_answer_to_their_own_item(items: list[tuple[int, bool]], most: int) -> None:
+    async def run() -> None:
+        store = Store()
+        store.open.set()
+        commit = GroupCommit(store.write, max_batch=most)
+        answers = []
+        for item, pause in items:
+            answers.append(commit.submit(item))
+            if pause:
+                await turn()
+        assert [await answer for answer in answers] == [item * 10 for item, _ in items]
+        assert [item for batch in store.batches for item in batch] == [item for item, _ in items]
+        assert all(0 < len(batch) <= most for batch in store.batches)
+
+    asyncio.run(run())
+
+
+async def test_a_failure_reaches_all_of_its_batch_and_nobody_else() -> None:
+    store = Store()
+    store.failing = {3}
+    store.open.set()
+    commit = GroupCommit(store.write, max_batch=2)
+    answers = await asyncio.gather(*(commit.submit(item) for item in range(6)), return_exceptions=True)
+    assert store.batches == [[0, 1], [2, 3], [4, 5]]
+    assert answers[:2] == [0, 10]
+    assert [str(answer) for answer in answers[2:4]] == ["batch of 2"] * 2
+    assert answers[4:] == [40, 50]
+
+
+async def test_after_a_failure_the_next_item_is_written() -> None:
+    store = Store()
+    store.failing = {1}
+    store.open.set()
+    commit = GroupCommit(store.write)
+    with pytest.raises(OSError, match="batch of 1"):
+        await commit.submit(1)
+    assert await commit.submit(2) == 20
+
+
+async def test_who_no_longer_waits_disturbs_nobody() -> None:
+    store = Store()
+    commit = GroupCommit(store.write)
+    answers = [commit.submit(0)]
+    await turn()
+    answers += [commit.submit(item) for item in (1, 2, 3)]
+    answers[0].cancel()
+    answers[2].cancel()
+    store.open.set()
+    assert await answers[1] == 10
+    assert await answers[3] == 30
+    assert store.batches == [[0], [1, 2, 3]]
+
+
+async def test_who_no_longer_waits_for_a_failure_disturbs_nobody() -> None:
+    store = Store()
+    store.failing = {1}
+    store.open.set()
+    commit = GroupCommit(store.write)
+    gone, there = commit.submit(1), commit.submit(2)
+    gone.cancel()
+    with pytest.raises(OSError, match="batch of 1"):
+        await there
+
+
+async def test_draining_waits_until_everything_is_written() -> None:
+    store = Store()
+    commit = GroupCommit(store.write)
+    first = commit.submit(1)
+    await turn()
+    second = commit.submit(2)
+    draining = asyncio.create_task(commit.drain())
+    await turn()
+    assert not draining.done()
+    store.open.set()
+    await draining
+    assert (first.result(), second.result()) == (10, 20)
+
+
+async def test_draining_what_is_empty_ends_at_once() -> None:
+    await GroupCommit(Store().write).drain()

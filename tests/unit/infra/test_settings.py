@@ -1,0 +1,134 @@
+"""Settings: what is right is taken, and what is wrong stops the start with one line without the value."""
+
+import base64
+import os
+
+import pytest
+
+from infra.errors import SettingsError
+from infra.settings import Settings
+
+KEY_1 = base64.b64encode(bytes(range(32))).decode()
+KEY_2 = base64.b64encode(bytes(range(32, 64))).decode()
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("KEYWAY_"):
+            monkeypatch.delenv(name)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(f"KEYWAY_{name}", value)
+    return Settings.load()
+
+
+def test_without_an_environment_every_setting_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch)
+    assert settings.mongo_database == "keyway"
+    assert settings.master_keys == {}
+    assert settings.lanes == frozenset()
+    assert settings.result_ttl_s == 3600
+
+
+def test_settings_come_from_variables_that_begin_with_keyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, AMQP_URL="amqps://bot:token@broker/v", MAX_IN_FLIGHT="7", GRACE_S="2.5")
+    assert settings.amqp_url.get_secret_value() == "amqps://bot:token@broker/v"
+    assert (settings.max_in_flight, settings.grace_s) == (7, 2.5)
+
+
+def test_a_variable_that_is_no_setting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, SOMETHING_ELSE="x") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AMQP_URL", "guest:s3cr3t@localhost"),
+        ("AMQP_URL", "ftp://guest:s3cr3t@localhost"),
+        ("AMQP_URL", "amqp://guest:s3cr3t@[localhost"),
+        ("AMQP_ADMIN_URL", "s3cr3t"),
+        ("MONGO_URL", "postgresql://s3cr3t"),
+        ("MONGO_URL", ""),
+        ("MONGO_DATABASE", "key way"),
+        ("MONGO_DATABASE", "d" * 64),
+        ("MAX_IN_FLIGHT", "many"),
+        ("MAX_IN_FLIGHT", "-3"),
+        ("MAX_IN_FLIGHT", "100001"),
+        ("LANE_PREFETCH", "2.5"),
+        ("MAX_BODY_BYTES", "512"),
+        ("RESULT_TTL_S", "59"),
+        ("GRACE_S", "soon"),
+        ("DELIVERY_LIMIT", "-7"),
+        ("LOG_FORMAT", "yaml"),
+        ("LOG_LEVEL", "loud"),
+        ("MASTER_KEYS", KEY_1),
+        ("MASTER_KEYS", f":{KEY_1}"),
+        ("MASTER_KEYS", f"m1:{KEY_1[:-4]}"),
+        ("MASTER_KEYS", f"m1:{KEY_1}{KEY_1}"),
+        ("MASTER_KEYS", f"m1:{KEY_1} m2:{KEY_2}"),
+        ("MASTER_KEYS", f"m1:{KEY_1},m1:{KEY_2}"),
+        ("MASTER_KEYS", "m1:not base64 at all"),
+        ("MASTER_KEYS", "m1:schlüssel"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(monkeypatch, **{name: value})
+    line = str(raised.value)
+    assert line.startswith(f"KEYWAY_{name}: ")
+    assert len(line) > len(f"KEYWAY_{name}: ")
+    assert "\n" not in line
+    assert "s3cr3t" not in line
+    assert KEY_1 not in line
+    assert not value or value not in line
+    assert raised.value.__cause__ is None
+
+
+def test_an_address_may_be_any_that_the_services_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        AMQP_URL="amqps://h/v",
+        AMQP_ADMIN_URL="https://h:15671",
+        MONGO_URL="mongodb+srv://cluster.test/?x=1",
+    )
+    assert settings.mongo_url.get_secret_value() == "mongodb+srv://cluster.test/?x=1"
+
+
+@pytest.mark.parametrize("text", [f"m1:{KEY_1},m2:{KEY_2}", f" m1:{KEY_1} ,\n m2:{KEY_2},"])
+def test_master_keys_are_read_in_their_order(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    keys = load(monkeypatch, MASTER_KEYS=text).master_keys
+    assert [(name, key.get_secret_value()) for name, key in keys.items()] == [("m1", KEY_1), ("m2", KEY_2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "lanes"),
+    [("", set()), ("a", {"a"}), ("a,b", {"a", "b"}), (" a , b ,,", {"a", "b"})],
+)
+def test_lanes_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch, text: str, lanes: set[str]) -> None:
+    assert load(monkeypatch, LANES=text).lanes == lanes
+
+
+def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        AMQP_URL="amqp://bot:s3cr3t@h/v",
+        AMQP_ADMIN_URL="http://admin:s3cr3t@h",
+        MONGO_URL="mongodb://u:s3cr3t@h",
+        MASTER_KEYS=f"m1:{KEY_1}",
+    )
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "s3cr3t" not in text
+        assert KEY_1 not in text
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_two_processes_have_two_worker_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).worker_id != load(monkeypatch).worker_id

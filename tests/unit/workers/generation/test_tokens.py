@@ -1,0 +1,188 @@
+"""Tokens: estimated from a request of any shape, and read from an answer of any shape."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.messages import Usage
+from workers.generation.tokens import (
+    DEFAULT_OUTPUT_TOKENS,
+    TOKENS_PER_ATTACHMENT,
+    OutputAverages,
+    estimate,
+    estimate_input,
+    usage_of,
+)
+
+HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+HELLO_INPUT = estimate_input(HELLO)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.mark.parametrize("length", [400, 4000, 400_000])
+def test_text_is_taken_for_a_token_in_four_characters(length: int) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * length}]}
+    assert estimate_input(body) == pytest.approx(length / 4, abs=10)
+
+
+def test_an_inline_image_is_a_fixed_number_whatever_its_size() -> None:
+    def with_image(size: int) -> dict[str, Any]:
+        url = {"url": "data:image/png;base64," + "A" * size}
+        return {"messages": [{"content": [{"type": "image_url", "image_url": url}]}]}
+
+    assert estimate_input(with_image(1_000_000)) == estimate_input(with_image(10))
+    assert TOKENS_PER_ATTACHMENT <= estimate_input(with_image(10)) < TOKENS_PER_ATTACHMENT + 20
+
+
+@given(JSON)
+def test_any_body_has_an_estimate_of_at_least_one(body: Any) -> None:
+    assert estimate_input(body) >= 1
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_more_text_is_never_fewer_tokens(text: str, more: str) -> None:
+    assert estimate_input({"input": f"x{text}"}) <= estimate_input({"input": f"x{text}{more}"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "output"),
+    [
+        ({}, DEFAULT_OUTPUT_TOKENS),
+        ({"max_tokens": 50}, 50),
+        ({"max_completion_tokens": 60}, 60),
+        ({"max_output_tokens": 70}, 70),
+        ({"max_tokens": 50, "max_completion_tokens": 40}, 40),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": -5}, 0),
+        ({"max_tokens": "50"}, DEFAULT_OUTPUT_TOKENS),
+        ({"max_tokens": None}, DEFAULT_OUTPUT_TOKENS),
+        ({"max_tokens": 50, "n": 3}, 150),
+        ({"n": 2}, 2 * DEFAULT_OUTPUT_TOKENS),
+        ({"max_tokens": 50, "n": 0}, 50),
+        ({"max_tokens": 50, "n": 1_000_000}, 50),
+        ({"max_tokens": 50, "n": "3"}, 50),
+    ],
+)
+def test_the_output_is_taken_for_its_bound_or_else_for_the_average(
+    changes: dict[str, Any], output: int
+) -> None:
+    total = estimate("/chat/completions", HELLO | changes, OutputAverages())
+    assert total == pytest.approx(HELLO_INPUT + output, abs=3)
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/moderations"])
+def test_where_there_is_no_output_only_the_input_counts(path: str) -> None:
+    body = {"model": "text-embedding-3-small", "input": "x" * 400, "max_tokens": 5000}
+    assert estimate(path, body, OutputAverages()) == estimate_input(body)
+
+
+@given(
+    st.sampled_from(["/chat/completions", "/responses", "/images/generations"]),
+    st.dictionaries(
+        st.sampled_from(["model", "n", "max_tokens", "max_output_tokens", "messages", "input"]), JSON
+    ),
+)
+def test_any_request_has_an_estimate(path: str, body: dict[str, Any]) -> None:
+    assert estimate(path, body, OutputAverages()) >= 1
+
+
+def test_a_models_answers_are_learnt_from() -> None:
+    averages = OutputAverages()
+    averages.learn("o3", 2000)
+    assert averages.expected("o3") == 2000
+    averages.learn("o3", 1000)
+    assert averages.expected("o3") == 1900
+    assert averages.expected("gpt-4o-mini") == DEFAULT_OUTPUT_TOKENS
+
+
+def test_after_a_change_the_average_gets_there() -> None:
+    averages = OutputAverages()
+    for tokens in [2000] * 5 + [100] * 100:
+        averages.learn("o3", tokens)
+    assert averages.expected("o3") == 100
+
+
+CHAT = {
+    "prompt_tokens": 19,
+    "completion_tokens": 27,
+    "total_tokens": 46,
+    "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 20},
+}
+RESPONSES = {
+    "input_tokens": 36,
+    "input_tokens_details": {"cached_tokens": 4},
+    "output_tokens": 87,
+    "output_tokens_details": {"reasoning_tokens": 64},
+    "total_tokens": 123,
+}
+IMAGES = {
+    "input_tokens": 50,
+    "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+    "output_tokens": 50,
+    "total_tokens": 100,
+}
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (CHAT, (19, 27, 46, 8, 20)),
+        (RESPONSES, (36, 87, 123, 4, 64)),
+        (IMAGES, (50, 50, 100, 0, 0)),
+        ({"prompt_tokens": 8, "total_tokens": 8}, (8, 0, 8, 0, 0)),
+        ({"prompt_tokens": 8, "completion_tokens": 2}, (8, 2, 10, 0, 0)),
+        ({"completion_tokens": 2}, (0, 2, 2, 0, 0)),
+        (CHAT | {"prompt_tokens_details": None, "completion_tokens_details": []}, (19, 27, 46, 0, 0)),
+        (CHAT | {"total_tokens": "46"}, (19, 27, 46, 8, 20)),
+        (CHAT | {"completion_tokens": -1}, (19, 0, 46, 8, 20)),
+        (CHAT | {"prompt_tokens_details": {"cached_tokens": True}}, (19, 27, 46, 0, 20)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (0, 0, 0, 0, 0)),
+    ],
+)
+def test_the_providers_count_is_read(usage: Any, counts: tuple[int, ...]) -> None:
+    read = usage_of({"id": "x", "usage": usage})
+    assert read is not None
+    assert counts == (
+        read.prompt_tokens,
+        read.completion_tokens,
+        read.total_tokens,
+        read.cached_tokens,
+        read.reasoning_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"usage": None},
+        {"usage": []},
+        {"usage": "46 tokens"},
+        {"usage": 46},
+        {"usage": {}},
+        {"usage": {"total_tokens": 46}},
+        {"usage": {"prompt_tokens": "19", "completion_tokens": 2.5}},
+        {"usage": {"prompt_tokens": True, "completion_tokens": None}},
+    ],
+)
+def test_where_the_provider_does_not_say_there_is_no_count(answer: dict[str, Any]) -> None:
+    assert usage_of(answer) is None
+
+
+USAGES = st.dictionaries(
+    st.sampled_from([*CHAT, *RESPONSES]),
+    JSON | st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens"]), JSON),
+)
+
+
+@given(st.dictionaries(st.just("usage"), JSON | USAGES))
+def test_any_answer_is_read_to_a_valid_count_or_none(answer: dict[str, Any]) -> None:
+    read = usage_of(answer)
+    assert read is None or Usage.model_validate(read.model_dump()) == read

@@ -1,0 +1,272 @@
+"""The call to the provider, against a server on this machine that misbehaves in every way."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
+
+from contracts.messages import Outcome
+from infra.local.simulator import create_app
+from infra.local.simulator_script import Script
+from workers.generation.classification import Next
+from workers.generation.upstream import Answer, Failure, Upstream
+
+SECRET = "sk-very-secret-0123456789"
+HELLO = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
+CUT = {"Content-Length": "1000", "Content-Type": "application/json"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Ask = Callable[..., Awaitable[Answer | Failure]]
+
+
+class Provider:
+    """A server that answers as the test says, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.handler: Handler = self.echo
+        self.requests: list[tuple[web.Request, bytes]] = []
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request, await request.read()))
+        return await self.handler(request)
+
+    async def echo(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"authorization": request.headers["authorization"]})
+
+    def answers(self, status: int, body: bytes | str, content_type: str = "application/json") -> None:
+        raw = body if isinstance(body, bytes) else body.encode()
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, body=raw, content_type=content_type)
+
+        self.handler = answer
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+async def server(provider: Provider) -> AsyncIterator[TestServer]:
+    app = web.Application()
+    app.router.add_post("/v1/{path:.*}", provider.serve)
+    async with TestServer(app) as running:
+        yield running
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    opened = Upstream(10)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ask(upstream: Upstream, server: TestServer) -> Ask:
+    async def ask(key: str = SECRET, timeout_s: float = 10.0) -> Answer | Failure:
+        return await call(upstream, server, key, timeout_s)
+
+    return ask
+
+
+async def call(
+    upstream: Upstream, server: TestServer, key: str = SECRET, timeout_s: float = 10.0
+) -> Answer | Failure:
+    base_url = str(server.make_url("/v1"))
+    return await upstream.call(
+        base_url, SecretStr(key), "/chat/completions", HELLO, request_id="req-1", timeout_s=timeout_s
+    )
+
+
+async def refused(answer: Awaitable[Answer | Failure]) -> Failure:
+    failure = await answer
+    assert isinstance(failure, Failure)
+    assert failure.latency_ms >= 0
+    return failure
+
+
+async def test_the_providers_answer_comes_as_the_bytes_that_it_sent(provider: Provider, ask: Ask) -> None:
+    body = b'{ "id": "chatcmpl-1", "big": 123456789012345678901234567890, "x": 1.0 }'
+    provider.answers(200, body)
+    answer = await ask()
+    assert isinstance(answer, Answer)
+    assert (answer.raw, answer.http_status) == (body, 200)
+    assert answer.document["id"] == "chatcmpl-1"
+
+
+async def test_the_provider_is_sent_the_body_as_it_is_with_key_and_request_id(
+    provider: Provider, ask: Ask
+) -> None:
+    await ask()
+    ((request, body),) = provider.requests
+    assert (request.path, body) == ("/v1/chat/completions", HELLO)
+    assert request.headers["authorization"] == f"Bearer {SECRET}"
+    assert request.headers["x-client-request-id"] == "req-1"
+    assert request.content_type == "application/json"
+
+
+async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
+    keys = [f"sk-{number}" for number in range(20)]
+    answers = await asyncio.gather(*(ask(key) for key in keys))
+    seen = [answer.document["authorization"] for answer in answers if isinstance(answer, Answer)]
+    assert seen == [f"Bearer {key}" for key in keys]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"error": {"message": f"bad key {SECRET}", "code": "invalid_api_key", "param": [SECRET]}}),
+        json.dumps({SECRET: SECRET}),
+        f"<html>{SECRET}</html>",
+        f'"{SECRET}"',
+    ],
+)
+async def test_a_key_that_the_provider_repeats_is_taken_out(provider: Provider, ask: Ask, body: str) -> None:
+    provider.answers(401, body)
+    failure = await refused(ask())
+    assert failure.verdict.outcome is Outcome.AUTH_FAILED
+    assert SECRET not in repr(failure)
+    assert "[key]" in repr(failure)
+
+
+async def test_an_error_is_judged_once_and_the_provider_is_not_asked_again(
+    provider: Provider, ask: Ask
+) -> None:
+    error = {"error": {"message": "oops", "type": "server_error", "code": None}}
+    provider.answers(500, json.dumps(error))
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.http_status) == (Outcome.SERVER_ERROR, 500)
+    assert (failure.message, failure.error_code, failure.provider) == ("oops", "server_error", error)
+    assert len(provider.requests) == 1
+
+
+async def test_a_quota_that_is_only_in_the_type_is_seen(provider: Provider, ask: Ask) -> None:
+    provider.answers(429, '{"error": {"type": "insufficient_quota", "code": "rate_limit_exceeded"}}')
+    assert (await refused(ask())).verdict.outcome is Outcome.QUOTA_EXHAUSTED
+
+
+async def test_the_headers_say_how_long_to_wait(provider: Provider, ask: Ask) -> None:
+    async def limited(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {}}, status=429, headers={"Retry-After": "7"})
+
+    provider.handler = limited
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.cool_ms) == (Outcome.RATE_LIMITED, 7000)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "HTTP 503"),
+        ("upstream is down", "upstream is down"),
+        ("[1, 2]", "[1, 2]"),
+        ('{"error": "overloaded"}', "overloaded"),
+        ('{"message": "overloaded"}', "overloaded"),
+        ('{"error": {"message": null, "code": 17}}', "HTTP 503"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+async def test_an_error_of_any_shape_is_judged(
+    provider: Provider, ask: Ask, body: bytes | str, message: str
+) -> None:
+    provider.answers(503, body, "text/plain")
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.message) == (Outcome.SERVER_ERROR, message)
+    assert isinstance(failure.provider, dict)
+
+
+@pytest.mark.parametrize("body", ["", "hello", '{"id": "chatcmpl-', "[1]", "null", '{"x": NaN}', b"\xff"])
+async def test_an_answer_that_is_no_json_object_is_tried_again(
+    provider: Provider, ask: Ask, body: bytes | str
+) -> None:
+    provider.answers(200, body)
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.BACK_OFF)
+    assert failure.http_status == 200
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_that_breaks_off_is_tried_again(provider: Provider, ask: Ask, status: int) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=CUT)
+        await response.prepare(request)
+        await response.write(b'{"id":')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    provider.handler = cut
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.CONNECTION_ERROR, Next.BACK_OFF)
+
+
+async def test_a_provider_that_does_not_answer_in_time_is_left(provider: Provider, ask: Ask) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    provider.handler = hang
+    failure = await refused(ask(timeout_s=0.05))
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.TIMEOUT, Next.BACK_OFF)
+    assert failure.latency_ms >= 50
+    provider.handler = provider.echo
+    assert isinstance(await ask(), Answer)
+
+
+async def test_a_provider_that_is_not_there_is_tried_again(upstream: Upstream) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        base_url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        answer = upstream.call(
+            base_url, SecretStr(SECRET), "/embeddings", b"{}", request_id="r", timeout_s=10
+        )
+        failure = await refused(answer)
+    assert failure.verdict.next is Next.BACK_OFF
+    assert failure.verdict.blames_key
+    assert failure.http_status is None
+
+
+async def test_who_no_longer_waits_breaks_off_the_call(provider: Provider, ask: Ask) -> None:
+    reached = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.StreamResponse:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    provider.handler = hang
+    asking = asyncio.ensure_future(ask())
+    await asyncio.wait_for(reached.wait(), 5)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        ({}, None),
+        ({"invalid": True}, Outcome.AUTH_FAILED),
+        ({"deactivated": True}, Outcome.AUTH_FAILED),
+        ({"forbidden": True}, Outcome.AUTH_FAILED),
+        ({"quota_exhausted": True}, Outcome.QUOTA_EXHAUSTED),
+        ({"denied_models": ["gpt-4o-mini"]}, Outcome.MODEL_UNAVAILABLE),
+        ({"rate_limited_for_ms": 500}, Outcome.RATE_LIMITED),
+        ({"error_rate": 1}, Outcome.SERVER_ERROR),
+        ({"overloaded_rate": 1}, Outcome.SERVER_ERROR),
+        ({"broken_json_rate": 1}, Outcome.BAD_RESPONSE),
+    ],
+)
+async def test_what_openai_says_is_understood(
+    upstream: Upstream, fields: dict[str, object], outcome: Outcome | None
+) -> None:
+    script = Script.model_validate({"keys": [{"name": "primary", "api_key": SECRET, **fields}]})
+    async with TestServer(create_app(script)) as simulator:
+        answer = await call(upstream, simulator)
+    assert (answer.verdict.outcome if isinstance(answer, Failure) else None) == outcome

@@ -1,0 +1,270 @@
+"""Selection: the right key for each ask, in the order of arrival, or the reason why there is none."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.messages import Outcome
+from tests.builders import NOW, make_key
+from workers.keys.key import Key, Limits, WindowEntry
+from workers.keys.limits import SPAN_S
+from workers.keys.selection import Ask, Plan, Refusal, RefusalReason, plan
+
+SECOND = int(NOW)
+DAY = "2026-03-10"
+LATER = NOW + 600
+
+
+def make_ask(tokens: int = 10, **changes: Any) -> Ask:
+    return Ask(**{"model": "gpt-4o-mini", "tokens": tokens, "deadline": LATER, **changes})
+
+
+def used(requests: int, tokens: int = 0, ago: int = 0) -> tuple[WindowEntry, ...]:
+    return (WindowEntry(SECOND - ago, requests, tokens),)
+
+
+def chosen(planned: Plan, asks: int) -> list[str | None]:
+    """For each ask its key's id, or None."""
+    by_ask = {index: key_id for key_id, indices in planned.reserve.items() for index in indices}
+    return [by_ask.get(index) for index in range(asks)]
+
+
+def pick(*keys: Key, **ask: Any) -> str | None:
+    return chosen(plan([make_ask(**ask)], keys, NOW), 1)[0]
+
+
+BETTER_AND_WORSE = [
+    ({}, {"status": "disabled"}),
+    ({}, {"status": "error"}),
+    ({}, {"status": "exhausted", "status_until": NOW + 1}),
+    ({"status": "exhausted", "status_until": NOW}, {"status": "exhausted", "status_until": None}),
+    ({}, {"cooled_until": NOW + 0.5}),
+    ({}, {"denied_models": {"gpt-4o-mini": NOW + 1}}),
+    ({"denied_models": {"gpt-4o-mini": NOW}}, {"denied_models": {"gpt-4o-mini": NOW + 1}}),
+    ({}, {"limits": Limits(requests_per_minute=1), "window": used(1)}),
+    ({}, {"limits": Limits(tokens_per_minute=10), "window": used(1, 1)}),
+    ({}, {"limits": Limits(tokens_per_day=10), "day": DAY, "day_tokens": 1}),
+    ({}, {"limits": Limits(tokens_per_day=10), "held_tokens": 1}),
+    ({}, {"limits": Limits(max_in_flight=1), "held_calls": 1}),
+    ({}, {"failures_in_a_row": 5, "held_calls": 1}),
+    # All else equal: the least used, by the highest of its fractions.
+    ({"limits": Limits(10), "window": used(1)}, {"limits": Limits(10), "window": used(2)}),
+    ({"limits": Limits(100), "window": used(2)}, {"limits": Limits(10), "window": used(1)}),
+    ({"limits": Limits(10, 100), "window": used(2, 10)}, {"limits": Limits(10, 100), "window": used(1, 50)}),
+    (
+        {"limits": Limits(tokens_per_day=100), "day": DAY, "day_tokens": 10},
+        {"limits": Limits(tokens_per_day=100), "day": DAY, "day_tokens": 20},
+    ),
+    # As much used: the healthier, then the one with fewer calls under way, then the one that rested longest.
+    ({"error_rate": 0.0, "latency_ms": 900.0}, {"error_rate": 0.4, "latency_ms": 100.0}),
+    ({"latency_ms": 100.0}, {"latency_ms": 900.0}),
+    ({"held_calls": 1}, {"held_calls": 2}),
+    ({"last_used_at": NOW - 9}, {"last_used_at": NOW - 1}),
+]
+
+
+@pytest.mark.parametrize(("better", "worse"), BETTER_AND_WORSE)
+@pytest.mark.parametrize("better_first", [True, False])
+def test_the_better_key_is_taken_whatever_their_order(
+    better: dict[str, Any], worse: dict[str, Any], better_first: bool
+) -> None:
+    keys = [make_key(id="better", **better), make_key(id="worse", **worse)]
+    assert pick(*(keys if better_first else reversed(keys))) == "better"
+
+
+def test_a_key_that_failed_the_request_is_taken_only_when_there_is_no_other() -> None:
+    failed = make_key(id="failed")
+    other = make_key(id="other", limits=Limits(10), window=used(9), error_rate=0.9)
+    assert pick(failed, other, avoid=frozenset({"failed"})) == "other"
+    assert pick(failed, avoid=frozenset({"failed"})) == "failed"
+
+
+def test_a_denied_model_is_no_matter_for_another_model_or_for_none() -> None:
+    key = make_key(denied_models={"o3": LATER})
+    assert pick(key, model="gpt-4o-mini") == "key-1"
+    assert pick(key, model=None) == "key-1"
+
+
+REFUSALS = [
+    ([], RefusalReason.NO_KEYS, None),
+    ([{"status": "disabled"}, {"status": "error"}], RefusalReason.NO_USABLE_KEY, None),
+    ([{"cooled_until": NOW + 60, "cool_reason": Outcome.AUTH_FAILED}], RefusalReason.NO_USABLE_KEY, None),
+    ([{"denied_models": {"gpt-4o-mini": LATER + 1}}] * 2, RefusalReason.MODEL_UNAVAILABLE, None),
+    (
+        [{"denied_models": {"gpt-4o-mini": LATER + 1}}, {"status": "error"}],
+        RefusalReason.MODEL_UNAVAILABLE,
+        None,
+    ),
+    ([{"status": "exhausted"}], RefusalReason.KEYS_EXHAUSTED, None),
+    (
+        [{"status": "exhausted", "status_until": LATER + at} for at in (9, 3)],
+        RefusalReason.KEYS_EXHAUSTED,
+        LATER + 3,
+    ),
+    (
+        [{"limits": Limits(tokens_per_day=10), "day": DAY, "day_tokens": 1}, {"status": "disabled"}],
+        RefusalReason.KEYS_EXHAUSTED,
+        NOW + 12 * 3600,
+    ),
+    ([{"cooled_until": LATER + 1}], RefusalReason.NO_CAPACITY, LATER + 1),
+    (
+        [{"cooled_until": LATER + 5}, {"status": "exhausted", "status_until": LATER + 3}],
+        RefusalReason.NO_CAPACITY,
+        LATER + 3,
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "reason", "retry_at"), REFUSALS)
+def test_a_refusal_says_why_and_when_to_ask_again(
+    keys: list[dict[str, Any]], reason: RefusalReason, retry_at: float | None
+) -> None:
+    planned = plan([make_ask()], [make_key(id=f"k{n}", **key) for n, key in enumerate(keys)], NOW)
+    assert planned.refuse == {0: Refusal(reason, retry_at)}
+    assert planned.reserve == {}
+    assert planned.look_again_at is None
+
+
+@pytest.mark.parametrize(
+    ("key", "deadline", "look_again_at"),
+    [
+        ({"cooled_until": NOW + 7}, LATER, NOW + 7),
+        ({"cooled_until": NOW + 7}, NOW + 7, NOW + 7),
+        ({"limits": Limits(1), "window": used(1, ago=40)}, LATER, NOW - 40 + SPAN_S),
+        ({"limits": Limits(max_in_flight=1), "held_calls": 1}, LATER, NOW + 0.5),
+        ({"limits": Limits(max_in_flight=1), "held_calls": 1}, NOW + 0.5, NOW + 0.5),
+    ],
+)
+def test_an_ask_waits_while_room_may_come_before_its_deadline(
+    key: dict[str, Any], deadline: float, look_again_at: float
+) -> None:
+    assert plan([make_ask(deadline=deadline)], [make_key(**key)], NOW) == Plan({}, {}, look_again_at)
+
+
+def test_a_large_ask_is_cut_to_the_limit_and_waits_for_an_empty_window() -> None:
+    limits = Limits(tokens_per_minute=1000)
+    assert pick(make_key(limits=limits), tokens=50_000) == "key-1"
+    busy = make_key(limits=limits, window=used(1, 1, ago=10))
+    assert plan([make_ask(50_000)], [busy], NOW).look_again_at == NOW - 10 + SPAN_S
+
+
+def test_who_waits_is_not_overtaken_by_a_later_ask_for_the_same_model() -> None:
+    key = make_key(limits=Limits(tokens_per_minute=100), window=used(1, 50))
+    planned = plan([make_ask(40), make_ask(80), make_ask(5)], [key], NOW)
+    assert chosen(planned, 3) == ["key-1", None, None]
+    assert planned.refuse == {}
+
+
+def test_who_is_refused_holds_nobody_back() -> None:
+    key = make_key(limits=Limits(tokens_per_minute=100), window=used(1, 50))
+    planned = plan([make_ask(80, deadline=NOW + 1), make_ask(5)], [key], NOW)
+    assert planned.refuse.keys() == {0}
+    assert chosen(planned, 2) == [None, "key-1"]
+
+
+@given(st.integers(1, 6), st.integers(1, 60), st.sampled_from([Limits(), Limits(100), Limits(100, 10_000)]))
+def test_equal_keys_share_many_asks_evenly(keys: int, asks: int, limits: Limits) -> None:
+    planned = plan([make_ask()] * asks, [make_key(id=f"k{n}", limits=limits) for n in range(keys)], NOW)
+    shares = [len(planned.reserve.get(f"k{n}", [])) for n in range(keys)]
+    assert sum(shares) == asks
+    assert max(shares) - min(shares) <= 1
+
+
+def test_keys_are_used_in_proportion_to_their_limits() -> None:
+    keys = [make_key(id="small", limits=Limits(20)), make_key(id="large", limits=Limits(60))]
+    planned = plan([make_ask()] * 40, keys, NOW)
+    assert Counter(chosen(planned, 40)) == {"small": 10, "large": 30}
+
+
+def test_no_key_that_may_be_used_is_left_unused() -> None:
+    keys = [make_key(id=f"k{n}", limits=Limits(10 * (n + 1)), latency_ms=100.0 * n) for n in range(5)]
+    planned = plan([make_ask()] * 150, keys, NOW)
+    assert {key_id: len(indices) for key_id, indices in planned.reserve.items()} == {
+        "k0": 10,
+        "k1": 20,
+        "k2": 30,
+        "k3": 40,
+        "k4": 50,
+    }
+
+
+MODELS = st.sampled_from(["a", "b", None])
+
+
+@st.composite
+def any_key(draw: st.DrawFn, number: int) -> Key:
+    return make_key(
+        id=f"k{number}",
+        status=draw(st.sampled_from(["active", "active", "active", "exhausted", "error", "disabled"])),
+        status_until=draw(st.none() | st.floats(NOW - 9, NOW + 900)),
+        cooled_until=draw(st.sampled_from([0.0, NOW, NOW + 5, NOW + 900])),
+        cool_reason=draw(st.none() | st.sampled_from(list(Outcome))),
+        denied_models=draw(st.dictionaries(st.sampled_from("ab"), st.floats(NOW - 9, NOW + 9), max_size=1)),
+        limits=Limits(*draw(st.tuples(*[st.none() | st.integers(1, 200)] * 4))),
+        window=used(draw(st.integers(0, 9)), draw(st.integers(0, 150)), ago=draw(st.integers(0, SPAN_S - 1))),
+        day=DAY,
+        day_tokens=draw(st.integers(0, 150)),
+        held_calls=draw(st.integers(0, 3)),
+        held_tokens=draw(st.integers(0, 50)),
+        failures_in_a_row=draw(st.integers(0, 6)),
+        error_rate=draw(st.floats(0, 1)),
+        last_used_at=draw(st.floats(0, NOW)),
+    )
+
+
+KEYS = st.integers(0, 4).flatmap(lambda count: st.tuples(*(any_key(number) for number in range(count))))
+ASKS = st.lists(st.builds(Ask, MODELS, st.integers(0, 300), st.floats(NOW + 0.1, LATER)), max_size=12)
+
+
+@given(ASKS, KEYS)
+def test_no_key_is_taken_beyond_what_it_may(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    by_id = {key.id: key for key in keys}
+    for key_id, indices in plan(asks, keys, NOW).reserve.items():
+        key, calls = by_id[key_id], len(indices)
+        assert key.is_usable(NOW)
+        assert key.cooled_until <= NOW
+        per_minute, tokens_per_minute, tokens_per_day, in_flight = (
+            math.inf if limit is None else limit
+            for limit in (
+                key.limits.requests_per_minute,
+                key.limits.tokens_per_minute,
+                key.limits.tokens_per_day,
+                key.limits.max_in_flight,
+            )
+        )
+        charged = [min(asks[index].tokens, tokens_per_minute, tokens_per_day) for index in indices]
+        assert not any(key.denied_models.get(str(asks[index].model), 0) > NOW for index in indices)
+        assert key.window[0].requests + calls <= per_minute
+        assert key.window[0].tokens + sum(charged) <= tokens_per_minute
+        assert key.day_tokens + key.held_tokens + sum(charged) <= tokens_per_day
+        assert key.held_calls + calls <= (min(in_flight, 1) if key.failures_in_a_row >= 5 else in_flight)
+
+
+@given(ASKS, KEYS)
+def test_every_ask_is_reserved_or_refused_or_looked_at_again(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    planned = plan(asks, keys, NOW)
+    reserved = [index for indices in planned.reserve.values() for index in indices]
+    settled = reserved + list(planned.refuse)
+    waiting = set(range(len(asks))) - set(settled)
+    assert len(settled) == len(set(settled))
+    assert (planned.look_again_at is None) is not bool(waiting)
+    if planned.look_again_at is not None:
+        assert NOW <= planned.look_again_at <= min(asks[index].deadline for index in waiting)
+    for index, refusal in planned.refuse.items():
+        assert refusal.retry_at is None or refusal.retry_at > asks[index].deadline
+
+
+@given(ASKS, KEYS)
+def test_asks_for_a_model_are_served_in_their_order(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    planned = plan(asks, keys, NOW)
+    reserved = {index for indices in planned.reserve.values() for index in indices}
+    waiting_for: set[str | None] = set()
+    for index, ask in enumerate(asks):
+        if index in reserved:
+            assert ask.model not in waiting_for
+        elif index not in planned.refuse:
+            waiting_for.add(ask.model)
