@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 from pydantic import SecretStr
 
 from contracts.messages import Outcome
@@ -53,7 +53,7 @@ def provider() -> Provider:
 
 
 @pytest.fixture
-async def server(provider: Provider) -> AsyncIterator[TestServer]:
+async def server(provider: Provider) -> AsyncIterator[BaseTestServer]:
     app = web.Application()
     app.router.add_post("/v1/{path:.*}", provider.serve)
     async with TestServer(app) as running:
@@ -68,7 +68,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-def ask(upstream: Upstream, server: TestServer) -> Ask:
+def ask(upstream: Upstream, server: BaseTestServer) -> Ask:
     async def ask(key: str = SECRET, timeout_s: float = 10.0) -> Answer | Failure:
         return await call(upstream, server, key, timeout_s)
 
@@ -76,7 +76,7 @@ def ask(upstream: Upstream, server: TestServer) -> Ask:
 
 
 async def call(
-    upstream: Upstream, server: TestServer, key: str = SECRET, timeout_s: float = 10.0
+    upstream: Upstream, server: BaseTestServer, key: str = SECRET, timeout_s: float = 10.0
 ) -> Answer | Failure:
     base_url = str(server.make_url("/v1"))
     return await upstream.call(

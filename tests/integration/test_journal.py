@@ -1,0 +1,146 @@
+"""Nothing is called twice: duplicates, repeats, and what a worker leaves behind when it stops or dies."""
+
+import asyncio
+import json
+import signal
+from typing import Any, Self
+
+from aio_pika import Message
+
+from contracts.messages import GenerationResult
+from tests.harness import World, eventually
+
+BODY = json.dumps(
+    {
+        "path": "/chat/completions",
+        "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]},
+    }
+).encode()
+
+
+class Collector:
+    """Publishes requests as they are, and collects what comes back."""
+
+    def __init__(self, world: World, bot: str) -> None:
+        self.world, self.bot = world, bot
+        self.answers: list[GenerationResult] = []
+
+    async def __aenter__(self) -> Self:
+        self.channel = await self.world.connection.channel()
+        queue = await self.channel.declare_queue(f"replies.{self.bot}", auto_delete=True)
+        await queue.consume(self._take, no_ack=True)
+        self.exchange = await self.channel.get_exchange("requests", ensure=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.channel.close()
+
+    async def _take(self, message: Any) -> None:
+        self.answers.append(GenerationResult.model_validate_json(message.body))
+
+    async def ask(self, request_id: str) -> None:
+        message = Message(
+            BODY, message_id=request_id, reply_to=f"replies.{self.bot}", correlation_id=request_id
+        )
+        await self.exchange.publish(message, self.bot)
+
+    async def have(self, count: int, *, within_s: float = 30) -> None:
+        async def there() -> bool:
+            return len(self.answers) >= count
+
+        await eventually(there, f"{count} answers", within_s=within_s)
+
+
+async def test_a_repeated_request_is_answered_from_the_journal_without_a_second_call(shared: World) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    async with Collector(shared, bot) as collector:
+        await collector.ask("same")
+        await collector.have(1)
+        await collector.ask("same")
+        await collector.have(2)
+    first, second = collector.answers
+    assert (first.replayed, second.replayed) == (False, True)
+    assert first.model_dump(exclude={"replayed"}) == second.model_dump(exclude={"replayed"})
+    assert len(await shared.journal(bot)) == 1
+    assert len(await shared.accounted(bot, 1)) == 1
+
+
+async def test_duplicates_that_arrive_together_call_the_provider_once(shared: World) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary", {"latency_ms": 500})
+    async with Collector(shared, bot) as collector:
+        await asyncio.gather(*(collector.ask("same") for _ in range(6)))
+        await collector.have(6)
+    assert [answer.replayed for answer in collector.answers].count(False) == 1
+    assert len(await shared.journal(bot)) == 1
+
+
+async def test_the_same_id_of_two_automations_is_two_requests(shared: World) -> None:
+    for bot in [await shared.add_automation() for _ in range(2)]:
+        await shared.add_key(bot, "Primary")
+        async with Collector(shared, bot) as collector:
+            await collector.ask("same")
+            await collector.have(1)
+        assert collector.answers[0].automation_id == bot
+        assert len(await shared.journal(bot)) == 1
+
+
+async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    async with Collector(shared, bot) as collector:
+        await collector.ask("stored")
+        await collector.have(1)
+    document = await shared.mongo.requests.find_one({"automation_id": bot})
+    assert document is not None
+    assert document["status"] == "succeeded"
+    assert b"simulated" not in document["result"]["ciphertext"]
+    kept_s = (document["expires_at"] - document["finished_at"]).total_seconds()
+    assert kept_s == shared.settings.result_ttl_s
+
+
+async def test_a_stopping_worker_finishes_what_is_in_flight(world: World) -> None:
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary", {"latency_ms": 2000})
+    await world.start_accounting()
+    worker = await world.start_worker()
+    async with Collector(world, bot) as collector:
+        for number in range(20):
+            await collector.ask(f"r-{number}")
+
+        async def all_in_flight() -> bool:
+            async with world.simulator.session.get(f"{world.simulator.url}/healthz") as health:
+                in_flight: int = (await health.json())["in_flight"]
+                return in_flight == 20
+
+        await eventually(all_in_flight, "20 calls in flight")
+        assert await worker.stop() == 0
+        await collector.have(20)
+    assert {answer.status for answer in collector.answers} == {"succeeded"}
+    assert len(await world.journal(bot)) == 20
+    await world.assert_books_equal_journal(bot)
+    assert "worker_stopped" in worker.log.read_text()
+
+
+async def test_requests_of_a_killed_worker_are_taken_over_and_each_is_answered_once(world: World) -> None:
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary", {"latency_ms": 1000})
+    await world.start_accounting()
+    doomed = await world.start_worker()
+    async with Collector(world, bot) as collector:
+        for number in range(30):
+            await collector.ask(f"r-{number}")
+
+        async def some_in_flight() -> bool:
+            return len(await world.journal(bot)) > 0 or "request_finished" in doomed.log.read_text()
+
+        await eventually(some_in_flight, "calls under way")
+        await doomed.stop(signal.SIGKILL)
+        await world.start_worker()
+        await collector.have(30, within_s=90)
+    fresh = [answer for answer in collector.answers if not answer.replayed]
+    assert {answer.request_id for answer in collector.answers} == {f"r-{n}" for n in range(30)}
+    assert len({answer.request_id for answer in fresh}) == len(fresh)
+    await world.accounted(bot, 30)
+    await world.assert_totals_equal_ledger(bot, "key")

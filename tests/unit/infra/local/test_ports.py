@@ -1,0 +1,46 @@
+import socket
+
+import pytest
+
+from infra.local.ports import ANY, choose_ports, is_free
+
+USUAL = {"amqp": 5672, "epmd": None}
+
+
+def test_the_ports_of_last_time_come_first() -> None:
+    chosen = choose_ports(USUAL, {"amqp": 7001, "epmd": 7002}, lambda _: True)
+    assert chosen == {"amqp": 7001, "epmd": 7002}
+
+
+def test_the_customary_port_is_next_when_the_one_of_last_time_is_taken() -> None:
+    assert choose_ports(USUAL, {"amqp": 7001}, lambda port: port != 7001)["amqp"] == 5672
+
+
+def test_any_free_port_serves_when_the_customary_one_is_taken() -> None:
+    assert choose_ports(USUAL, {}, lambda port: port != 5672)["amqp"] in ANY
+
+
+def test_no_port_is_given_twice() -> None:
+    chosen = choose_ports({"a": 5672, "b": 5672, "c": None}, {"c": 5672}, lambda _: True)
+    assert len(set(chosen.values())) == 3
+
+
+def test_without_a_free_port_the_error_names_who_wanted_one() -> None:
+    with pytest.raises(OSError, match="no free port for amqp"):
+        choose_ports(USUAL, {}, lambda _: False)
+
+
+def test_a_port_on_which_somebody_listens_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not is_free(port)
+    assert is_free(port)
+
+
+def test_a_port_that_lingers_after_its_server_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            # The side that closes first is the one that lingers.
+            server.accept()[0].close()
+    assert is_free(port)
