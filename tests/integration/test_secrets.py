@@ -31,12 +31,9 @@ async def test_no_plaintext_key_is_in_any_collection_log_message_or_command_outp
 
         await tap.consume(hear, no_ack=True)
         printed: list[str] = []
-        for alias, script in {
-            "Primary": {"invalid": True},
-            "Secondary": {"error_rate": 1.0},
-            "Backup": {},
-        }.items():
-            await world.add_key(bot, alias, script)
+        await world.add_key(bot, "Primary", {"invalid": True})
+        await world.add_key(bot, "Secondary", {"error_rate": 1.0})
+        await world.add_key(bot, "Backup")
         cli_key = "sk-test-cli-0123456789abcdef0123456789abcdef"
         world.api_keys.append(cli_key)
         for arguments, stdin in (

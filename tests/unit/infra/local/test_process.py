@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
-
 from infra.local.leftovers import marked, started_at
 from infra.local.process import Child
 from infra.local.readiness import logs_event, wait_until_ready
@@ -80,10 +78,5 @@ asyncio.run(main())
 def test_a_child_ends_with_its_killed_parent(tmp_path: Path) -> None:
     command = (sys.executable, "-c", KILLED_PARENT, str(tmp_path / "it.log"))
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert_gone(tmp_path)
-
-
-def assert_gone(mark: Path) -> None:
-    left = marked(mark)
-    _, alive = psutil.wait_procs(left, timeout=20)
-    assert not alive
+    for process in marked(tmp_path):
+        process.wait(timeout=20)
