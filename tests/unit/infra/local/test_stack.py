@@ -134,13 +134,17 @@ async def test_a_failing_service_gives_its_reason_and_ends_the_others(home: Home
 
 
 async def test_what_a_killed_supervisor_left_is_gone_before_the_next_start(home: Home) -> None:
-    async with running(home, Layout(services=[worker()]), Lines()) as (first, _):
+    layout = Layout(services=[worker()])
+    first, second = (Stack(home, layout, Lines()) for _ in range(2))
+    try:
+        await first.start()
         (left,) = first.pids()["generation"]
-        # A second stack knows nothing of the first: just as after a SIGKILL.
-        second = Stack(home, Layout(services=[worker()]), Lines())
+        # It knows nothing of the first, as after a SIGKILL.
         await second.start()
-        assert left not in [process.pid for process in marked(home.path)]
+        assert [process.pid for process in marked(home.path)] == second.pids()["generation"] != [left]
+    finally:
         await second.stop()
+        await first.stop()
 
 
 async def test_down_with_nothing_running_finds_nothing(home: Home) -> None:

@@ -1,0 +1,298 @@
+"""RabbitMQ and mongod as our child processes: what they keep, how they come back, that none stays behind."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aio_pika
+import aiohttp
+import pytest
+from aio_pika.abc import AbstractChannel
+from pydantic import SecretStr
+
+from infra.local.home import Home
+from infra.local.leftovers import marked, started_at
+from infra.local.stack import Layout, Stack, StackInfo, backing_services
+from infra.mongo import Mongo, Session
+from infra.mongo import connect as connect_mongo
+from tests.harness import eventually
+
+ROOT = Path(__file__).parents[2]
+OUTSIDE = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL", "KEYWAY_MASTER_KEYS")
+QUEUE = "kept"
+READY_S = 90.0
+
+
+@dataclass
+class Running:
+    """A stack of RabbitMQ and mongod under supervision."""
+
+    home: Home
+    stack: Stack
+    info: StackInfo
+    lines: asyncio.Queue[str]
+
+    async def kill(self, kind: str) -> None:
+        """SIGKILL it, and wait until it is back."""
+        (old,) = self.stack.pids()[kind]
+        os.kill(old, signal.SIGKILL)
+        async with asyncio.timeout(READY_S):
+            while f"{kind} is back" not in await self.lines.get():
+                pass
+        assert self.stack.pids()[kind] != [old]
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    home = Home(tmp_path_factory.mktemp("stack"))
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    with pytest.MonkeyPatch.context() as patch, home.lock():
+        for name in OUTSIDE:
+            patch.delenv(name, raising=False)
+        stack = Stack(home, Layout(), lines.put_nowait)
+        try:
+            info = await stack.start()
+            supervision = asyncio.create_task(stack.supervise())
+            yield Running(home, stack, info, lines)
+            supervision.cancel()
+            await asyncio.wait({supervision})
+        finally:
+            await stack.stop()
+
+
+async def put(info: StackInfo, body: bytes) -> None:
+    """A message and a document that have to last."""
+    async with await aio_pika.connect(info.amqp_url.get_secret_value()) as connection:
+        channel = await connection.channel()
+        await declare(channel)
+        message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, QUEUE)
+    async with connect_mongo(info.mongo_url.get_secret_value(), "kept") as mongo:
+        await mongo.requests.insert_one({"_id": body.decode()})
+
+
+async def get(info: StackInfo) -> tuple[bytes, set[str]]:
+    """The message and the documents that lasted."""
+    async with await aio_pika.connect(info.amqp_url.get_secret_value()) as connection:
+        channel = await connection.channel()
+        queue = await declare(channel)
+        message = await queue.get()
+        await message.ack()
+    async with connect_mongo(info.mongo_url.get_secret_value(), "kept") as mongo:
+        return message.body, {document["_id"] async for document in mongo.requests.find()}
+
+
+async def declare(channel: AbstractChannel) -> Any:
+    return await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+
+
+async def status(url: SecretStr, path: str, user: str | None = None) -> int:
+    parts = urlsplit(url.get_secret_value())
+    auth = aiohttp.BasicAuth(user or parts.username or "", user or parts.password or "")
+    async with (
+        aiohttp.ClientSession(auth=auth) as http,
+        http.get(f"http://{parts.hostname}:{parts.port}{path}") as answer,
+    ):
+        return answer.status
+
+
+class TestBackingServices:
+    async def test_rabbitmq_takes_a_message_and_mongodb_a_document(self, running: Running) -> None:
+        await put(running.info, b"first")
+        message, documents = await get(running.info)
+        assert message == b"first"
+        assert "first" in documents
+
+    async def test_the_management_api_knows_its_administrator_and_no_guest(self, running: Running) -> None:
+        assert await status(running.info.amqp_admin_url, "/api/overview") == 200
+        assert await status(running.info.amqp_admin_url, "/api/overview", user="guest") == 401
+
+    async def test_mongodb_runs_transactions(self, running: Running) -> None:
+        async with connect_mongo(running.info.mongo_url.get_secret_value(), "transactions") as mongo:
+            with pytest.raises(ZeroDivisionError):
+                await mongo.transaction(lambda session: insert_and_fail(mongo, session))
+            assert await mongo.requests.count_documents({}) == 0
+
+    async def test_they_listen_on_the_loopback_interface_only(self, running: Running) -> None:
+        listening = [
+            connection.laddr.ip
+            for process in marked(running.home.path)
+            for connection in process.net_connections()
+            if connection.status == "LISTEN"
+        ]
+        assert len(listening) >= 6
+        assert set(listening) <= {"127.0.0.1", "::1"}
+
+    async def test_no_password_is_in_an_argument_list_or_a_log(self, running: Running) -> None:
+        password = urlsplit(running.info.amqp_url.get_secret_value()).password
+        assert password
+        told = [" ".join(process.cmdline()) for process in marked(running.home.path)]
+        told += [log.read_text(errors="replace") for log in running.home.logs.iterdir()]
+        assert len(told) >= 6
+        assert not any(password in text for text in told)
+
+    async def test_a_killed_rabbitmq_comes_back_on_the_same_ports_with_its_data(
+        self, running: Running
+    ) -> None:
+        await put(running.info, b"before the kill of rabbitmq")
+        await running.kill("rabbitmq")
+        assert (await get(running.info))[0] == b"before the kill of rabbitmq"
+
+    async def test_a_killed_mongod_comes_back_on_the_same_port_with_its_data(self, running: Running) -> None:
+        await put(running.info, b"before the kill of mongod")
+        await running.kill("mongod")
+        assert "before the kill of mongod" in (await get(running.info))[1]
+
+
+async def insert_and_fail(mongo: Mongo, session: Session) -> None:
+    await mongo.requests.insert_one({"_id": "never"}, session=session)
+    raise ZeroDivisionError
+
+
+async def test_a_stop_leaves_no_process_and_a_second_start_finds_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+    async with backing_services(tmp_path) as first:
+        await put(first, b"kept")
+    assert marked(tmp_path) == []
+    async with backing_services(tmp_path) as second:
+        assert second == first
+        assert await get(second) == (b"kept", {"kept"})
+    assert marked(tmp_path) == []
+
+
+@dataclass
+class Keyway:
+    """The command line, with a data directory of its own and the session's RabbitMQ and MongoDB."""
+
+    home: Path
+    environment: dict[str, str]
+
+    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Run one command.
+
+        Returns:
+            Its exit status, standard output and standard error.
+        """
+        process = await self.start(*arguments)
+        async with asyncio.timeout(READY_S):
+            out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "workers.cli.main", *arguments),
+            cwd=ROOT,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def state(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        _, out, _ = await self("status", "--json")
+        state: dict[str, Any] = json.loads(out)
+        return state
+
+
+@pytest.fixture
+async def keyway(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[Keyway]:
+    name = f"stack-{secrets.token_hex(4)}"
+    amqp_url = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
+    own = {"KEYWAY_HOME": str(tmp_path), "KEYWAY_AMQP_URL": amqp_url, "KEYWAY_MONGO_DATABASE": name}
+    command = Keyway(tmp_path, {**os.environ, **backing, **own})
+    yield command
+    await command("down")
+    assert marked(tmp_path) == []
+
+
+def all_gone(state: dict[str, Any]) -> bool:
+    return not any(started_at(pid) for pids in state["pids"].values() for pid in pids)
+
+
+async def test_up_status_and_down_as_a_script_uses_them(keyway: Keyway) -> None:
+    code, out, err = await keyway("up", "--detach", "--workers", "1", "--no-demo")
+    assert code == 0, err
+    assert out == ""
+    state = await keyway.state()
+    assert state["ready"]
+    assert state["amqp_url"] == keyway.environment["KEYWAY_AMQP_URL"]
+    assert state["pids"].keys() == {"supervisor", "simulator", "generation", "accounting"}
+
+    code, out, _ = await keyway("status")
+    assert code == 0
+    password = urlsplit(keyway.environment["KEYWAY_AMQP_URL"]).password
+    assert password
+    assert ":***@" in out
+    assert password not in out
+
+    running = rf"already running \(pid {state['pids']['supervisor'][0]}\); see keyway status\n"
+    code, _, err = await keyway("up", "--detach")
+    assert (code, bool(re.fullmatch(running, err))) == (0, True)
+    for arguments in (("up",), ("up", "--detach", "--fresh")):
+        code, _, err = await keyway(*arguments)
+        assert (code, bool(re.fullmatch(f"error: {running}", err))) == (1, True)
+
+    code, _, err = await keyway("down")
+    assert code == 0
+    assert re.fullmatch(r"stopped; all \d+ processes are gone\n", err)
+    assert all_gone(state)
+    assert await keyway("down") == (0, "", "nothing is running\n")
+    assert await keyway("status") == (1, "", "nothing is running; start it with: keyway up\n")
+    assert not (await keyway.state())["ready"]
+
+
+async def test_a_killed_worker_is_replaced_and_a_killed_supervisor_leaves_nothing(keyway: Keyway) -> None:
+    await keyway("up", "--detach", "--workers", "1", "--no-demo")
+    before = await keyway.state()
+    (worker,) = before["pids"]["generation"]
+    os.kill(worker, signal.SIGKILL)
+
+    async def replaced() -> bool:
+        return (await keyway.state())["pids"]["generation"] not in ([], [worker])
+
+    await eventually(replaced, "another worker", within_s=READY_S)
+
+    state = await keyway.state()
+    os.kill(state["pids"]["supervisor"][0], signal.SIGKILL)
+    assert not (await keyway.state())["ready"]
+    await keyway("down")
+    assert all_gone(state)
+
+
+async def test_ctrl_c_stops_what_runs_in_the_foreground(keyway: Keyway) -> None:
+    process = await keyway.start("up", "--workers", "1", "--no-demo")
+    assert process.stderr
+    async with asyncio.timeout(READY_S):
+        async for line in process.stderr:
+            if b"Ctrl-C stops everything" in line:
+                break
+    state = await keyway.state()
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(READY_S):
+        _, err = await process.communicate()
+    assert process.returncode == 0
+    assert b"stopping; once more kills everything at once" in err
+    assert all_gone(state)
+
+
+async def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing(keyway: Keyway) -> None:
+    keyway.environment["KEYWAY_AMQP_ADMIN_URL"] = "http://user:secret@127.0.0.1:9"
+    for arguments in (("up",), ("up", "--detach")):
+        code, _, err = await keyway(*arguments)
+        assert code == 1
+        last = err.splitlines()[-1]
+        assert last.startswith("error: init failed: KEYWAY_AMQP_ADMIN_URL: no management API at 127.0.0.1:9")
+        assert "secret" not in err
+        assert marked(keyway.home) == []
