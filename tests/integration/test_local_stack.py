@@ -105,52 +105,55 @@ async def status(url: SecretStr, path: str, user: str | None = None) -> int:
         return answer.status
 
 
-class TestBackingServices:
-    async def test_rabbitmq_takes_a_message_and_mongodb_a_document(self, running: Running) -> None:
-        await put(running.info, b"first")
-        message, documents = await get(running.info)
-        assert message == b"first"
-        assert "first" in documents
+async def test_rabbitmq_takes_a_message_and_mongodb_a_document(self, running: Running) -> None:
+    await put(running.info, b"first")
+    message, documents = await get(running.info)
+    assert message == b"first"
+    assert "first" in documents
 
-    async def test_the_management_api_knows_its_administrator_and_no_guest(self, running: Running) -> None:
-        assert await status(running.info.amqp_admin_url, "/api/overview") == 200
-        assert await status(running.info.amqp_admin_url, "/api/overview", user="guest") == 401
 
-    async def test_mongodb_runs_transactions(self, running: Running) -> None:
-        async with connect_mongo(running.info.mongo_url.get_secret_value(), "transactions") as mongo:
-            with pytest.raises(ZeroDivisionError):
-                await mongo.transaction(lambda session: insert_and_fail(mongo, session))
-            assert await mongo.requests.count_documents({}) == 0
+async def test_the_management_api_knows_its_administrator_and_no_guest(self, running: Running) -> None:
+    assert await status(running.info.amqp_admin_url, "/api/overview") == 200
+    assert await status(running.info.amqp_admin_url, "/api/overview", user="guest") == 401
 
-    async def test_they_listen_on_the_loopback_interface_only(self, running: Running) -> None:
-        listening = [
-            connection.laddr.ip
-            for process in marked(running.home.path)
-            for connection in process.net_connections()
-            if connection.status == "LISTEN"
-        ]
-        assert len(listening) >= 6
-        assert set(listening) <= {"127.0.0.1", "::1"}
 
-    async def test_no_password_is_in_an_argument_list_or_a_log(self, running: Running) -> None:
-        password = urlsplit(running.info.amqp_url.get_secret_value()).password
-        assert password
-        told = [" ".join(process.cmdline()) for process in marked(running.home.path)]
-        told += [log.read_text(errors="replace") for log in running.home.logs.iterdir()]
-        assert len(told) >= 6
-        assert not any(password in text for text in told)
+async def test_mongodb_runs_transactions(self, running: Running) -> None:
+    async with connect_mongo(running.info.mongo_url.get_secret_value(), "transactions") as mongo:
+        with pytest.raises(ZeroDivisionError):
+            await mongo.transaction(lambda session: insert_and_fail(mongo, session))
+        assert await mongo.requests.count_documents({}) == 0
 
-    async def test_a_killed_rabbitmq_comes_back_on_the_same_ports_with_its_data(
-        self, running: Running
-    ) -> None:
-        await put(running.info, b"before the kill of rabbitmq")
-        await running.kill("rabbitmq")
-        assert (await get(running.info))[0] == b"before the kill of rabbitmq"
 
-    async def test_a_killed_mongod_comes_back_on_the_same_port_with_its_data(self, running: Running) -> None:
-        await put(running.info, b"before the kill of mongod")
-        await running.kill("mongod")
-        assert "before the kill of mongod" in (await get(running.info))[1]
+async def test_they_listen_on_the_loopback_interface_only(self, running: Running) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in marked(running.home.path)
+        for connection in process.net_connections()
+        if connection.status == "LISTEN"
+    ]
+    assert len(listening) >= 6
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+async def test_no_password_is_in_an_argument_list_or_a_log(self, running: Running) -> None:
+    password = urlsplit(running.info.amqp_url.get_secret_value()).password
+    assert password
+    told = [" ".join(process.cmdline()) for process in marked(running.home.path)]
+    told += [log.read_text(errors="replace") for log in running.home.logs.iterdir()]
+    assert len(told) >= 6
+    assert not any(password in text for text in told)
+
+
+async def test_a_killed_rabbitmq_comes_back_on_the_same_ports_with_its_data(self, running: Running) -> None:
+    await put(running.info, b"before the kill of rabbitmq")
+    await running.kill("rabbitmq")
+    assert (await get(running.info))[0] == b"before the kill of rabbitmq"
+
+
+async def test_a_killed_mongod_comes_back_on_the_same_port_with_its_data(self, running: Running) -> None:
+    await put(running.info, b"before the kill of mongod")
+    await running.kill("mongod")
+    assert "before the kill of mongod" in (await get(running.info))[1]
 
 
 async def insert_and_fail(mongo: Mongo, session: Session) -> None:
