@@ -182,7 +182,7 @@ class Keyway:
     async def _open_channel(self, connection: AbstractRobustConnection) -> None:
         """One channel for requests and answers, as direct reply-to wants it."""
         self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        replies = await self._channel.get_queue(names.DIRECT_REPLY_TO, ensure=False)
+        replies = await self._channel.get_queue(names.DIRECT_REPLY_TO)
         await replies.consume(self._on_reply, no_ack=True)
         self._channel.reopen_callbacks.add(self._on_reopened)
 

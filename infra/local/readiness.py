@@ -48,12 +48,15 @@ def logs_event(event: str) -> Check:
 
 def answers(url: str, user: str = "", password: str = "") -> Check:
     """Ready when a GET is answered with 200."""
-    auth = aiohttp.BasicAuth(user, password) if user else None
+    headers = {"Authorization": aiohttp.encode_basic_auth(user, password)} if user else {}
 
     async def check(_: Child) -> bool:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         try:
-            async with aiohttp.ClientSession(auth=auth, timeout=timeout) as http, http.get(url) as response:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.get(url, headers=headers) as response,
+            ):
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False

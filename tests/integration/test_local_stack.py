@@ -43,12 +43,18 @@ class Running:
 
     async def kill(self, kind: str) -> None:
         """SIGKILL it, and wait until it is back."""
+        await eventually(self._has_queue_on_disk, f"{QUEUE} on disk")
         (old,) = self.stack.pids()[kind]
         os.kill(old, signal.SIGKILL)
         async with asyncio.timeout(READY_S):
             while f"{kind} is back" not in await self.lines.get():
                 pass
         assert self.stack.pids()[kind] != [old]
+
+    async def _has_queue_on_disk(self) -> bool:
+        """RabbitMQ before 3.13.3 forgets a quorum queue that it is killed 0.5 s after (rabbitmq/ra#443)."""
+        names = self.home.rabbitmq.glob("mnesia/*/quorum/*/names.dets")
+        return any(QUEUE.encode() in file.read_bytes() for file in names)
 
 
 @pytest.fixture(scope="module")
@@ -95,36 +101,38 @@ async def declare(channel: AbstractChannel) -> Any:
     return await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
 
 
-async def status(url: SecretStr, path: str, user: str | None = None) -> int:
+async def overview(url: SecretStr, user: str | None = None) -> int:
+    """The management API's answer to the URL's user, or to another one whose name is his password."""
     parts = urlsplit(url.get_secret_value())
-    auth = aiohttp.BasicAuth(user or parts.username or "", user or parts.password or "")
+    authorization = aiohttp.encode_basic_auth(user or parts.username or "", user or parts.password or "")
+    address = f"http://{parts.hostname}:{parts.port}/api/overview"
     async with (
-        aiohttp.ClientSession(auth=auth) as http,
-        http.get(f"http://{parts.hostname}:{parts.port}{path}") as answer,
+        aiohttp.ClientSession(headers={"Authorization": authorization}) as http,
+        http.get(address) as answer,
     ):
         return answer.status
 
 
-async def test_rabbitmq_takes_a_message_and_mongodb_a_document(self, running: Running) -> None:
+async def test_rabbitmq_takes_a_message_and_mongodb_a_document(running: Running) -> None:
     await put(running.info, b"first")
     message, documents = await get(running.info)
     assert message == b"first"
     assert "first" in documents
 
 
-async def test_the_management_api_knows_its_administrator_and_no_guest(self, running: Running) -> None:
-    assert await status(running.info.amqp_admin_url, "/api/overview") == 200
-    assert await status(running.info.amqp_admin_url, "/api/overview", user="guest") == 401
+async def test_the_management_api_knows_its_administrator_and_no_guest(running: Running) -> None:
+    assert await overview(running.info.amqp_admin_url) == 200
+    assert await overview(running.info.amqp_admin_url, "guest") == 401
 
 
-async def test_mongodb_runs_transactions(self, running: Running) -> None:
+async def test_mongodb_runs_transactions(running: Running) -> None:
     async with connect_mongo(running.info.mongo_url.get_secret_value(), "transactions") as mongo:
         with pytest.raises(ZeroDivisionError):
             await mongo.transaction(lambda session: insert_and_fail(mongo, session))
         assert await mongo.requests.count_documents({}) == 0
 
 
-async def test_they_listen_on_the_loopback_interface_only(self, running: Running) -> None:
+async def test_they_listen_on_the_loopback_interface_only(running: Running) -> None:
     listening = [
         connection.laddr.ip
         for process in marked(running.home.path)
@@ -135,7 +143,7 @@ async def test_they_listen_on_the_loopback_interface_only(self, running: Running
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
-async def test_no_password_is_in_an_argument_list_or_a_log(self, running: Running) -> None:
+async def test_no_password_is_in_an_argument_list_or_a_log(running: Running) -> None:
     password = urlsplit(running.info.amqp_url.get_secret_value()).password
     assert password
     told = [" ".join(process.cmdline()) for process in marked(running.home.path)]
@@ -144,13 +152,13 @@ async def test_no_password_is_in_an_argument_list_or_a_log(self, running: Runnin
     assert not any(password in text for text in told)
 
 
-async def test_a_killed_rabbitmq_comes_back_on_the_same_ports_with_its_data(self, running: Running) -> None:
+async def test_a_killed_rabbitmq_comes_back_on_the_same_ports_with_its_data(running: Running) -> None:
     await put(running.info, b"before the kill of rabbitmq")
     await running.kill("rabbitmq")
     assert (await get(running.info))[0] == b"before the kill of rabbitmq"
 
 
-async def test_a_killed_mongod_comes_back_on_the_same_port_with_its_data(self, running: Running) -> None:
+async def test_a_killed_mongod_comes_back_on_the_same_port_with_its_data(running: Running) -> None:
     await put(running.info, b"before the kill of mongod")
     await running.kill("mongod")
     assert "before the kill of mongod" in (await get(running.info))[1]
@@ -210,11 +218,17 @@ class Keyway:
 
 
 @pytest.fixture
-async def keyway(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[Keyway]:
+async def keyway(
+    backing: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Keyway]:
     name = f"stack-{secrets.token_hex(4)}"
     amqp_url = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
     own = {"KEYWAY_HOME": str(tmp_path), "KEYWAY_AMQP_URL": amqp_url, "KEYWAY_MONGO_DATABASE": name}
-    command = Keyway(tmp_path, {**os.environ, **backing, **own})
+    compiled = {
+        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp() / "pycache"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    command = Keyway(tmp_path, {**os.environ, **backing, **own, **compiled})
     yield command
     await command("down")
     assert marked(tmp_path) == []

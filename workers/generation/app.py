@@ -92,7 +92,7 @@ def _subscribe_to_changes(broker: RabbitBroker, settings: Settings, pool: KeyPoo
     async def reload(message: RabbitMessage) -> None:
         automation_id = (message.raw_message.routing_key or "").rpartition(".")[2]
         pool.invalidate(automation_id)
-        lanes.reload()
+        lanes.reload(automation_id)
 
     for number, binding in enumerate(names.RELOAD_BINDINGS):
         queue = RabbitQueue(

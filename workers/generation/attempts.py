@@ -22,10 +22,10 @@ from workers.generation.tokens import OutputAverages, estimate, estimate_input, 
 from workers.generation.upstream import Answer, Failure, Upstream
 from workers.keys.health import Sample
 from workers.keys.key import Key
-from workers.keys.pool import KeyPool, Reservation
+from workers.keys.pool import KeyPool, Reservation, Reserved
 from workers.keys.registry import open_secret
 from workers.keys.reservations import Settlement
-from workers.keys.selection import Ask, Refusal, RefusalReason
+from workers.keys.selection import Ask, Later, Refusal, RefusalReason
 
 log = structlog.get_logger()
 
@@ -36,11 +36,13 @@ BACK_OFF_S = 0.25
 BACK_OFF_MAX_S = 8.0
 #: A reservation that is older when its call could start is given back and made anew, in seconds.
 STALE_S = 2.0
+#: How long a request may wait for a key in a worker before it waits in its queue, in seconds.
+PATIENCE_S = 20.0
 #: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
 ATTEMPTS_PER_RUN = 100
 
 
-Reserving: TypeAlias = "asyncio.Task[Reservation | Refusal]"
+Reserving: TypeAlias = asyncio.Task[Reserved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,13 @@ class Answered:
     """The provider's answer, as the bytes that came."""
 
     raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """There will be no room for so long, in seconds: the request waits in its queue."""
+
+    wait_s: float
 
 
 class Attempts:
@@ -62,14 +71,21 @@ class Attempts:
         self._averages = OutputAverages()
         self._secrets: dict[tuple[str, bytes], SecretStr] = {}
 
-    async def reserve(self, request: Request, avoid: frozenset[str] = frozenset()) -> Reservation | Refusal:
-        """Reserve a key for a request, waiting for room until its deadline.
+    async def reserve(self, request: Request, avoid: frozenset[str] = frozenset()) -> Reserved:
+        """Reserve a key for a request, waiting here for a while where there is no room.
 
         Raises:
             PyMongoError: MongoDB is away.
         """
         tokens = estimate(request.path, request.body, self._averages)
-        ask = Ask(request.model, tokens, request.deadline + self._pool.now() - time.time(), avoid)
+        now = self._pool.now()
+        ask = Ask(
+            request.model,
+            tokens,
+            request.deadline + now - time.time(),
+            avoid,
+            patience_until=now + PATIENCE_S,
+        )
         return await self._pool.reserve(request.envelope.automation_id, ask)
 
     async def withdraw(self, reserving: Reserving) -> None:
@@ -88,8 +104,8 @@ class Attempts:
         run: int,
         call_timeout_s: float,
         on_attempt: Callable[[AttemptRecord, asyncio.Future[None]], None],
-    ) -> Answered | Error:
-        """Call the provider until it answers or nothing is left to try.
+    ) -> Answered | Error | PutOff:
+        """Call the provider until it answers, nothing is left to try, or there is no room for long.
 
         Args:
             request: what to ask.
@@ -110,6 +126,8 @@ class Attempts:
         while True:
             if isinstance(reserved, Refusal):
                 return refused(reserved, failure)
+            if isinstance(reserved, Later):
+                return PutOff(max(0.0, reserved.at - self._pool.now()))
             remaining_s = request.deadline - time.time()
             if remaining_s <= 0:
                 self._pool.release(reserved)

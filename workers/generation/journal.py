@@ -119,13 +119,19 @@ class Journal:
         return kept
 
     async def abandon(self, claim: Claim, *, begun: bool) -> None:
-        """Leave a request without a result; one that was not begun is as if it had not been claimed.
+        """Leave a request without a result, for whom it is delivered to next.
+
+        Args:
+            claim: of the request.
+            begun: whether the provider was called; if not, it is as if it had not been claimed.
 
         Raises:
             PyMongoError: MongoDB is away; the claim is taken over when the request comes again.
         """
         self._active.discard(claim.id)
-        if not begun:
+        if begun:
+            await self._mongo.requests_fast.update_one(self._mine(claim), {"$set": {"owner": None}})
+        else:
             await self._mongo.requests_fast.delete_one(self._mine(claim))
 
     async def _insert_claims(self, claims: Sequence[Claim]) -> Sequence[bool]:
@@ -173,7 +179,7 @@ class Journal:
         log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=taken["run"])
         return Claim(claim.id, claim.automation_id, claim.request_id, taken["run"])
 
-    async def _is_worked_on(self, claim: Claim, worker_id: str) -> bool:
+    async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:
             return claim.id in self._active
         alive = {"_id": worker_id, "$expr": {"$gt": ["$alive_until", "$$NOW"]}}

@@ -5,8 +5,10 @@ thousand lanes cost a thousand consumers, not a thousand channels.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -22,7 +24,7 @@ from contracts import names
 from infra.broker import declare_lane
 from infra.mongo import Mongo, PyMongoError
 from infra.settings import Settings
-from workers.generation.request import Automation
+from workers.generation.request import Automation, LaneFullError, unless_closed
 
 log = structlog.get_logger()
 
@@ -31,14 +33,25 @@ RELOAD_S = 30.0
 #: Seconds until the next try where a lane could not be opened.
 RETRY_S = 2.0
 
+#: A paused lane is looked at again after so long, in seconds.
+LONGEST_PAUSE_S = 60.0
+CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError)
+
 Handle = Callable[[AbstractIncomingMessage, Automation], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class _Lane:
+    """One automation's queue; without a consumer it is paused, or its channel is gone."""
+
     automation: Automation
-    queue: AbstractQueue
-    consumer_tag: str
+    prefetch: int
+    queue: AbstractQueue | None = None
+    consumer_tag: str | None = None
+    paused_at: float = float("-inf")
+    resumption: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Lanes:
@@ -68,9 +81,11 @@ class Lanes:
         self._reloader = asyncio.create_task(self._keep_up())
         return len(self._lanes)
 
-    def reload(self) -> None:
-        """Look at once which automations there are."""
+    def reload(self, automation_id: str) -> None:
+        """Look at once which automations there are, and whether this one's lane still has to be paused."""
         self._reload.set()
+        if lane := self._lanes.get(automation_id):
+            lane.wake.set()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more deliveries, and give those under way so long to finish; the rest are handed back.
@@ -96,14 +111,12 @@ class Lanes:
             wait_s = RELOAD_S
             try:
                 await self._refresh()
-            except (PyMongoError, AMQPError, ChannelInvalidStateError, ConnectionError) as error:
+            except (PyMongoError, *CHANNEL_GONE) as error:
                 log.warning("lanes_not_reloaded", error=type(error).__name__)
                 wait_s = RETRY_S
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._reload.wait()
-            except TimeoutError:
-                pass
             self._reload.clear()
 
     async def _refresh(self) -> None:
@@ -113,9 +126,47 @@ class Lanes:
         for automation in wanted.values():
             lane = self._lanes.get(automation.id)
             if lane is None:
-                await self._open(automation)
-            else:
-                lane.automation = automation
+                await declare_lane(self._connection, automation.id, self._settings)
+                lane = self._lanes[automation.id] = _Lane(automation, self._settings.lane_prefetch)
+                log.info("lane_opened", automation_id=automation.id)
+            lane.automation = automation
+            async with lane.changing:
+                await self._tend(lane)
+
+    async def _tend(self, lane: _Lane) -> None:
+        """Consume a lane that should be; widen one that was narrowed and has had room since."""
+        if lane.resumption is not None:
+            return
+        if lane.consumer_tag is None:
+            await self._consume(lane)
+        elif lane.prefetch < self._settings.lane_prefetch and time.monotonic() - lane.paused_at > RELOAD_S:
+            await self._cancel(lane)
+            lane.prefetch = min(lane.prefetch * 2, self._settings.lane_prefetch)
+            await self._consume(lane)
+
+    async def _pause(self, lane: _Lane, wait_s: float) -> None:
+        """Take nothing from a lane without room for so long, and then half as much at a time.
+
+        Half as much, so that a slow lane's requests wait in their queue and not in workers, each of which
+        would have to hand them back again and again.
+        """
+        async with lane.changing:
+            if lane.resumption is not None or lane.consumer_tag is None:
+                return
+            await self._cancel(lane)
+            lane.prefetch = max(1, lane.prefetch // 2)
+            lane.paused_at = time.monotonic()
+            lane.wake.clear()
+            lane.resumption = asyncio.create_task(self._resume(lane, wait_s))
+            log.info("lane_paused", automation_id=lane.automation.id, wait_s=round(wait_s, 1))
+
+    async def _resume(self, lane: _Lane, wait_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(wait_s, LONGEST_PAUSE_S)):
+                await lane.wake.wait()
+        lane.resumption = None
+        log.info("lane_resumed", automation_id=lane.automation.id, prefetch=lane.prefetch)
+        self._reload.set()
 
     async def _wanted(self) -> dict[str, Automation]:
         query = {"_id": {"$in": sorted(self._settings.lanes)}} if self._settings.lanes else {}
@@ -126,20 +177,26 @@ class Lanes:
             async for found in self._mongo.automations.find(query)
         }
 
-    async def _open(self, automation: Automation) -> None:
-        await declare_lane(self._connection, automation.id, self._settings)
-        channel = await self._channel(self._settings.lane_prefetch)
-        queue = await channel.get_queue(names.lane_queue(automation.id), ensure=False)
-        tag = await queue.consume(partial(self._on_delivery, automation.id))
-        self._lanes[automation.id] = _Lane(automation, queue, tag)
-        log.info("lane_opened", automation_id=automation.id)
+    async def _consume(self, lane: _Lane) -> None:
+        channel = await self._channel(lane.prefetch)
+        # Not known to the channel, so that the channel does not restore it: `_on_reopened` has it made again.
+        queue = await channel.get_queue(names.lane_queue(lane.automation.id), ensure=False)
+        lane.consumer_tag = await queue.consume(partial(self._on_delivery, lane.automation.id))
+        lane.queue = queue
+
+    async def _cancel(self, lane: _Lane) -> None:
+        queue, tag = lane.queue, lane.consumer_tag
+        lane.queue = lane.consumer_tag = None
+        if queue is not None and tag is not None:
+            with suppress(*CHANNEL_GONE):  # and the consumer with it
+                await queue.cancel(tag)
 
     async def _close(self, automation_id: str) -> None:
         lane = self._lanes.pop(automation_id)
-        try:
-            await lane.queue.cancel(lane.consumer_tag)
-        except (AMQPError, ChannelInvalidStateError, ConnectionError) as error:
-            log.info("lane_closed_by_broker", automation_id=automation_id, error=type(error).__name__)
+        if lane.resumption is not None:
+            lane.resumption.cancel()
+        async with lane.changing:
+            await self._cancel(lane)
         log.info("lane_closed", automation_id=automation_id)
 
     async def _channel(self, prefetch: int) -> AbstractRobustChannel:
@@ -147,22 +204,33 @@ class Lanes:
         if channel is None:
             channel = await self._connection.channel(publisher_confirms=False)
             await channel.set_qos(prefetch_count=prefetch)
+            channel.reopen_callbacks.add(partial(self._on_reopened, prefetch))
             self._channels[prefetch] = channel
         return channel
+
+    def _on_reopened(self, prefetch: int, *_: object) -> None:
+        """The channel is new, and its consumers are gone: have them made again."""
+        for lane in self._lanes.values():
+            if lane.prefetch == prefetch:
+                lane.queue = lane.consumer_tag = None
+        self._reload.set()
 
     async def _on_delivery(self, automation_id: str, message: AbstractIncomingMessage) -> None:
         lane = self._lanes.get(automation_id)
         if lane is None:
             # Delivered while the lane was being closed.
-            await message.nack(requeue=True)
+            await unless_closed(message.nack(requeue=True))
             return
-        task = asyncio.create_task(self._handle_safely(message, lane.automation))
+        task = asyncio.create_task(self._handle_safely(message, lane))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
 
-    async def _handle_safely(self, message: AbstractIncomingMessage, automation: Automation) -> None:
+    async def _handle_safely(self, message: AbstractIncomingMessage, lane: _Lane) -> None:
         try:
-            await self._handle(message, automation)
+            await self._handle(message, lane.automation)
+        except LaneFullError as full:
+            await self._pause(lane, full.wait_s)
+            await unless_closed(message.nack(requeue=True))
         except Exception:
-            log.exception("delivery_failed", automation_id=automation.id, message_id=message.message_id)
-            await message.reject(requeue=False)
+            log.exception("delivery_failed", automation_id=lane.automation.id, message_id=message.message_id)
+            await unless_closed(message.reject(requeue=False))

@@ -13,7 +13,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from contracts.errors import ErrorCode
 from infra.mongo import PyMongoError
 from infra.settings import Settings
-from workers.generation.attempts import Answered, Attempts, Reserving
+from workers.generation.attempts import Answered, Attempts, PutOff, Reserving
 from workers.generation.journal import Claim, Done, Journal, Record, Running
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
@@ -69,6 +69,14 @@ class HandedBackError(Exception):
     """The delivery goes back to its queue, for another worker or a better moment."""
 
 
+class LaneFullError(Exception):
+    """No key of the lane has room for so long, in seconds: its deliveries go back, and it is paused."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"no room for {wait_s:.1f} s")
+        self.wait_s = wait_s
+
+
 class RequestHandler:
     """Does the requests of one worker."""
 
@@ -82,7 +90,11 @@ class RequestHandler:
         self._publisher = publisher
 
     async def handle(self, message: AbstractIncomingMessage, automation: Automation) -> None:
-        """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back."""
+        """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back.
+
+        Raises:
+            LaneFullError: nothing was done with it, since no key has room for long.
+        """
         request = read(
             message,
             automation.id,
@@ -95,17 +107,19 @@ class RequestHandler:
                 await self._refuse(message, request.envelope, invalid)
             else:
                 await self._do(message, request, automation)
-            await _unless_closed(message.ack())
+            await unless_closed(message.ack())
+        except LaneFullError:
+            raise
         except (HandedBackError, asyncio.CancelledError):
-            await _unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True))
         except PyMongoError as error:
             log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
             await asyncio.sleep(HAND_BACK_AFTER_S)
-            await _unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True))
         except Exception:
             log.exception("request_failed_inside", request_id=request.envelope.request_id)
             await self._refuse(message, request.envelope, Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
-            await _unless_closed(message.ack())
+            await unless_closed(message.ack())
 
     async def _do(self, message: AbstractIncomingMessage, request: Request, automation: Automation) -> None:
         """Claim and reserve side by side; then answer, or repeat the answer that was given before."""
@@ -139,6 +153,9 @@ class RequestHandler:
         """Call, record, then reply and account side by side."""
         envelope = work.request.envelope
         outcome = await self._outcome(work)
+        if isinstance(outcome, PutOff):
+            await asyncio.gather(*work.accounted)
+            raise LaneFullError(outcome.wait_s)
         if isinstance(outcome, Answered):
             status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw)
         else:
@@ -157,7 +174,7 @@ class RequestHandler:
             total_ms=round((time.time() - envelope.published_at) * 1000),
         )
 
-    async def _outcome(self, work: Work) -> Answered | Error:
+    async def _outcome(self, work: Work) -> Answered | Error | PutOff:
         """How the request ends; our own failures are an end too."""
         if not work.automation.enabled:
             await self._attempts.withdraw(work.reserving)
@@ -212,7 +229,7 @@ class RequestHandler:
         await self._publisher.dead_letter(message, envelope.automation_id, f"{error.code}: {error.message}")
 
 
-async def _unless_closed(acknowledgement: Awaitable[None]) -> None:
+async def unless_closed(acknowledgement: Awaitable[None]) -> None:
     """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
     try:
         await acknowledgement

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 
@@ -18,7 +19,7 @@ from infra.mongo import Mongo, PyMongoError
 from workers.keys.key import Key
 from workers.keys.limits import chargeable
 from workers.keys.reservations import Settlement, load_keys, renew_holds, reserve, settle
-from workers.keys.selection import Ask, Refusal, plan
+from workers.keys.selection import Ask, Later, Refusal, plan
 
 log = structlog.get_logger()
 
@@ -41,10 +42,13 @@ class Reservation:
     tokens: int
 
 
+Reserved: TypeAlias = Reservation | Refusal | Later
+
+
 @dataclass(slots=True)
 class _Waiter:
     ask: Ask
-    answer: "asyncio.Future[Reservation | Refusal]"
+    answer: "asyncio.Future[Reserved]"
 
 
 @dataclass(slots=True)
@@ -92,11 +96,12 @@ class KeyPool:
         """The time on MongoDB's clock, in seconds since the epoch."""
         return self._clock() + self._server_offset
 
-    async def reserve(self, automation_id: str, ask: Ask) -> Reservation | Refusal:
+    async def reserve(self, automation_id: str, ask: Ask) -> Reserved:
         """Reserve the best key for a call, waiting for room until the deadline.
 
         Returns:
-            The reservation; or why no key will serve before the deadline.
+            The reservation; or why no key will serve before the deadline; or when one may, if that is
+            beyond the ask's patience.
 
         Raises:
             PyMongoError: MongoDB is away.
@@ -183,9 +188,9 @@ class KeyPool:
             # A refusal is final: an operator may just have added or enabled a key.
             await self._load(automation_id, keys)
             planned = plan([waiter.ask for waiter in batch], keys.keys.values(), self.now())
-        for index, refusal in planned.refuse.items():
+        for index, answer in (planned.refuse | planned.put_off).items():
             if not batch[index].answer.done():
-                batch[index].answer.set_result(refusal)
+                batch[index].answer.set_result(answer)
         if planned.reserve:
             await asyncio.gather(
                 *(
@@ -193,7 +198,7 @@ class KeyPool:
                     for key_id, indices in planned.reserve.items()
                 )
             )
-        elif not planned.refuse and planned.look_again_at is not None:
+        elif not planned.refuse and not planned.put_off and planned.look_again_at is not None:
             await self._wait(keys, planned.look_again_at - self.now())
 
     async def _load(self, automation_id: str, keys: _AutomationKeys) -> None:

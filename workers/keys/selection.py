@@ -29,6 +29,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """There may be a key before the deadline, but not before the ask's patience ends.
+
+    `at` is when, in seconds since the epoch.
+    """
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One request's need of a key.
 
@@ -37,20 +47,23 @@ class Ask:
         tokens: the estimate of input and output together.
         deadline: no call starts after it, in seconds since the epoch.
         avoid: ids of keys that failed this request already; taken only when there is no other.
+        patience_until: how long it may be kept waiting here, in seconds since the epoch.
     """
 
     model: str | None
     tokens: int
     deadline: float
     avoid: frozenset[str] = frozenset()
+    patience_until: float = math.inf
 
 
 @dataclass(slots=True)
 class Plan:
-    """What to reserve, by key id, as indices of the asks; whom to refuse; when to look again at the rest."""
+    """What to reserve, by key id, as indices of the asks; whom to refuse or put off; when to look again."""
 
     reserve: dict[str, list[int]] = field(default_factory=dict)
     refuse: dict[int, Refusal] = field(default_factory=dict)
+    put_off: dict[int, Later] = field(default_factory=dict)
     look_again_at: float | None = None
 
 
@@ -101,6 +114,9 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
             result.refuse[index] = _too_late(ask, eligible, available, now)
             continue
         waiting_models.add(ask.model)
+        if max(available, now) >= ask.patience_until:
+            result.put_off[index] = Later(available)
+            continue
         result.look_again_at = min(available, ask.deadline, result.look_again_at or available)
     return result
 

@@ -55,13 +55,17 @@ def test_a_variable_that_is_no_setting_is_ignored(monkeypatch: pytest.MonkeyPatc
         ("MONGO_DATABASE", "key way"),
         ("MONGO_DATABASE", "d" * 64),
         ("MAX_IN_FLIGHT", "many"),
-        ("MAX_IN_FLIGHT", "-3"),
+        ("MAX_IN_FLIGHT", "0"),
         ("MAX_IN_FLIGHT", "100001"),
         ("LANE_PREFETCH", "2.5"),
-        ("MAX_BODY_BYTES", "512"),
+        ("LANE_PREFETCH", "0"),
+        ("LANE_PREFETCH", "10001"),
+        ("LANE_MAX_LENGTH", "0"),
+        ("MAX_BODY_BYTES", "1023"),
         ("RESULT_TTL_S", "59"),
         ("GRACE_S", "soon"),
-        ("DELIVERY_LIMIT", "-7"),
+        ("GRACE_S", "0.9"),
+        ("DELIVERY_LIMIT", "0"),
         ("LOG_FORMAT", "yaml"),
         ("LOG_LEVEL", "loud"),
         ("MASTER_KEYS", KEY_1),
@@ -87,6 +91,25 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(
     assert KEY_1 not in line
     assert not value or value not in line
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_IN_FLIGHT", "1"),
+        ("MAX_IN_FLIGHT", "100000"),
+        ("LANE_PREFETCH", "1"),
+        ("LANE_PREFETCH", "10000"),
+        ("LANE_MAX_LENGTH", "1"),
+        ("MAX_BODY_BYTES", "1024"),
+        ("RESULT_TTL_S", "60"),
+        ("GRACE_S", "1"),
+        ("DELIVERY_LIMIT", "1"),
+        ("MONGO_DATABASE", "d" * 63),
+    ],
+)
+def test_a_bound_itself_is_within_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    assert str(getattr(load(monkeypatch, **{name: value}), name.lower())).removesuffix(".0") == value
 
 
 def test_an_address_may_be_any_that_the_services_speak(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ async def test_a_failing_service_gives_its_reason_and_ends_the_others(home: Home
 
 
 async def test_what_a_killed_supervisor_left_is_gone_before_the_next_start(home: Home) -> None:
+    home.make()
     layout = Layout(services=[worker()])
     first, second = (Stack(home, layout, Lines()) for _ in range(2))
     try:

@@ -146,7 +146,7 @@ def test_a_rate_limited_key_rests_as_long_as_the_provider_says_or_a_little() -> 
         ({"retry-after": formatdate(NOW + 90, usegmt=True)}, 90_000),
         ({"retry-after": formatdate(NOW - 90, usegmt=True)}, 0),
         ({"retry-after": formatdate(NOW + 90, localtime=False)}, 90_000),
-        ({"retry-after": "1e9"}, LONGEST_COOL_MS),
+        ({"retry-after": "1e9"}, 86_400_000),
         ({"retry-after": formatdate(NOW + 10 * 86_400, usegmt=True)}, LONGEST_COOL_MS),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
