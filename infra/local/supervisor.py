@@ -50,11 +50,11 @@ async def run(home: Home, layout: Layout, report: Report, on_ready: OnReady | No
 
         def on_signal() -> None:
             if told.is_set():
-                report("killing everything")
                 stack.kill()
+                report("killing everything")
             else:
-                report("stopping; once more kills everything at once")
                 told.set()
+                report("stopping; once more kills everything at once")
 
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:

@@ -1,6 +1,7 @@
 """`keyway up`, `down` and `status`: the whole stack on this machine."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -150,4 +151,6 @@ def _report(line: str) -> None:
 
 
 def _print(line: str) -> None:
-    err.print(line, markup=False, highlight=False, soft_wrap=True)
+    # The terminal may have gone, which must not keep the stack from stopping.
+    with contextlib.suppress(OSError):
+        err.print(line, markup=False, highlight=False, soft_wrap=True)

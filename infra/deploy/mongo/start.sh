@@ -9,4 +9,6 @@ if [[ ! -s $keyfile ]]; then
     head -c 96 /dev/urandom | base64 -w 0 >"$keyfile.new"
     mv "$keyfile.new" "$keyfile"
 fi
-exec docker-entrypoint.sh mongod --replSet rs0 --keyFile "$keyfile" --bind_ip_all
+# What a killed accounting consumer had locked is free after seconds, not after MongoDB's default of a minute.
+exec docker-entrypoint.sh mongod --replSet rs0 --keyFile "$keyfile" --bind_ip_all \
+    --setParameter transactionLifetimeLimitSeconds=10
