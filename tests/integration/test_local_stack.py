@@ -21,6 +21,8 @@ from pydantic import SecretStr
 
 from infra.local.home import Home
 from infra.local.leftovers import marked, started_at
+from infra.local.mongod import Mongod
+from infra.local.ports import choose_ports
 from infra.local.stack import Layout, Stack, StackInfo, backing_services
 from infra.mongo import Mongo, Session
 from infra.mongo import connect as connect_mongo
@@ -180,6 +182,22 @@ async def test_a_stop_leaves_no_process_and_a_second_start_finds_everything(
     async with backing_services(tmp_path) as second:
         assert second == first
         assert await get(second) == (b"kept", {"kept"})
+    assert marked(tmp_path) == []
+
+
+async def test_a_mongod_that_has_to_move_to_another_port_keeps_its_data(tmp_path: Path) -> None:
+    ports = choose_ports({"old": None, "new": None}, {})
+    for port in ports.values():
+        mongod = Mongod(tmp_path, port)
+        try:
+            await mongod.start()
+            await mongod.wait_ready()
+            async with connect_mongo(mongod.url.get_secret_value(), "kept") as mongo:
+                await mongo.requests.insert_one({"_id": port})
+                found = {document["_id"] async for document in mongo.requests.find()}
+        finally:
+            await mongod.stop()
+    assert found == set(ports.values())
     assert marked(tmp_path) == []
 
 

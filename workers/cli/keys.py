@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,29 @@ app = typer.Typer(help="The API keys of automations.", no_args_is_help=True)
 
 Automation = Annotated[str, typer.Argument(help="The automation's id.")]
 Alias = Annotated[str, typer.Argument(help="The key's name, such as Primary.")]
+
+
+class Tier(StrEnum):
+    """Which keys come first."""
+
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+    BACKUP = "backup"
+
+
+TIERS = list(Tier)
 #: Columns of a file to import; the first three are needed.
-CSV_COLUMNS = ("automation", "alias", "api_key", "rpm", "tpm", "daily_tokens", "max_in_flight", "base_url")
+CSV_COLUMNS = (
+    "automation",
+    "alias",
+    "api_key",
+    "rpm",
+    "tpm",
+    "daily_tokens",
+    "max_in_flight",
+    "base_url",
+    "tier",
+)
 
 
 @app.command()
@@ -36,6 +58,9 @@ def add(
     daily_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per UTC day.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Calls at a time.")] = None,
     base_url: Annotated[str, typer.Option(help="The provider's address.")] = DEFAULT_BASE_URL,
+    tier: Annotated[
+        Tier, typer.Option(help="A lower tier serves only while those above have no room.")
+    ] = Tier.PRIMARY,
     key_file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Read the key from it.")
     ] = None,
@@ -48,7 +73,7 @@ def add(
     async def work() -> str:
         async with platform() as p:
             return await p.keys(with_vault=True).add(
-                automation, alias, secret, limits=limits, base_url=base_url
+                automation, alias, secret, limits=limits, base_url=base_url, tier=TIERS.index(tier)
             )
 
     key_id = run(work())
@@ -91,6 +116,7 @@ def import_(
                             SecretStr(row["api_key"]),
                             limits=_limits_of(row),
                             base_url=row.get("base_url") or DEFAULT_BASE_URL,
+                            tier=_tier_of(row),
                         )
                     except PlatformError as error:
                         failed += 1
@@ -247,6 +273,13 @@ def _limits_of(row: dict[str, str]) -> Limits:
     return Limits(*values)
 
 
+def _tier_of(row: dict[str, str]) -> int:
+    named = row.get("tier") or Tier.PRIMARY.value
+    if named not in set(Tier):
+        raise PlatformError(f"tier is {named!r}, expected one of {', '.join(Tier)}")
+    return TIERS.index(Tier(named))
+
+
 def _public(document: Document, key: Key, now: float) -> dict[str, object]:
     return {
         "key_id": key.id,
@@ -254,6 +287,7 @@ def _public(document: Document, key: Key, now: float) -> dict[str, object]:
         "alias": key.alias,
         "last_four": document["last_four"],
         "base_url": key.base_url,
+        "tier": TIERS[key.tier].value,
         "status": key.status,
         "status_reason": key.status_reason,
         "status_since": document["status_since"],

@@ -30,12 +30,16 @@ class WindowEntry:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock."""
+    """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock.
+
+    A key of a higher `tier` is used only while those of lower ones have no room.
+    """
 
     id: str
     automation_id: str
     alias: str
     base_url: str
+    tier: int
     secret: Sealed
     limits: Limits
     status: str
@@ -64,6 +68,7 @@ class Key:
             automation_id=document["automation_id"],
             alias=document["alias"],
             base_url=document["base_url"],
+            tier=document.get("tier", 0),
             secret=Sealed.from_document(document["secret"]),
             limits=Limits(**document["limits"]),
             status=document["status"],

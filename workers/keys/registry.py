@@ -50,6 +50,7 @@ class KeyRegistry:
         *,
         limits: Limits = Limits(),  # noqa: B008  # frozen
         base_url: str = DEFAULT_BASE_URL,
+        tier: int = 0,
     ) -> str:
         """Add a key.
 
@@ -59,6 +60,7 @@ class KeyRegistry:
             api_key: the provider's API key.
             limits: what it may do.
             base_url: the provider's address, up to and with `/v1`.
+            tier: used only while keys of lower tiers have no room; 0 is the first.
 
         Returns:
             The key's id.
@@ -90,6 +92,7 @@ class KeyRegistry:
             "automation_id": automation_id,
             "alias": alias,
             "base_url": base_url.rstrip("/"),
+            "tier": tier,
             "secret": vault.seal(
                 value.get_secret_value().encode(), secret_context(automation_id, key_id)
             ).document(),

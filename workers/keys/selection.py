@@ -73,11 +73,12 @@ class _Candidate:
     left: Room
     taken: int = 0
 
-    def preference(self, ask: Ask) -> tuple[bool, float, tuple[int, int], int, float]:
-        """Order among keys that have room: lowest utilisation, best health, least recently used."""
+    def preference(self, ask: Ask) -> tuple[bool, int, float, tuple[int, int], int, float]:
+        """Order among keys that have room: tier, lowest utilisation, best health, least recently used."""
         key = self.key
         return (
             key.id in ask.avoid,
+            key.tier,
             utilisation(key, self.left),
             health_rank(key),
             self.taken + key.held_calls,

@@ -12,7 +12,7 @@ from contracts.messages import Outcome
 from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
 from workers.keys.limits import SPAN_S
-from workers.keys.selection import Ask, Plan, Refusal, RefusalReason, plan
+from workers.keys.selection import Ask, Later, Plan, Refusal, RefusalReason, plan
 
 SECOND = int(NOW)
 DAY = "2026-03-10"
@@ -142,7 +142,7 @@ def test_a_refusal_says_why_and_when_to_ask_again(
 def test_an_ask_waits_while_room_may_come_before_its_deadline(
     key: dict[str, Any], deadline: float, look_again_at: float
 ) -> None:
-    assert plan([make_ask(deadline=deadline)], [make_key(**key)], NOW) == Plan({}, {}, look_again_at)
+    assert plan([make_ask(deadline=deadline)], [make_key(**key)], NOW) == Plan(look_again_at=look_again_at)
 
 
 def test_a_large_ask_is_cut_to_the_limit_and_waits_for_an_empty_window() -> None:
@@ -268,3 +268,23 @@ def test_asks_for_a_model_are_served_in_their_order(asks: list[Ask], keys: tuple
             assert ask.model not in waiting_for
         elif index not in planned.refuse:
             waiting_for.add(ask.model)
+
+
+def test_an_ask_whose_patience_ends_before_there_is_room_is_put_off_and_those_behind_it_too() -> None:
+    cooled = make_key(cooled_until=NOW + 30)
+    asks = [make_ask(patience_until=NOW + 20), make_ask(patience_until=NOW + 20)]
+    planned = plan(asks, [cooled], NOW)
+    assert planned.put_off == {0: Later(NOW + 30), 1: Later(NOW + 30)}
+    assert planned.look_again_at is None
+
+
+def test_an_ask_that_has_waited_long_enough_is_put_off_though_room_is_near() -> None:
+    cooled = make_key(cooled_until=NOW + 1)
+    assert plan([make_ask(patience_until=NOW)], [cooled], NOW).put_off == {0: Later(NOW + 1)}
+
+
+def test_a_lower_tier_serves_only_while_the_one_above_has_no_room() -> None:
+    first = make_key(id="first", tier=0, limits=Limits(requests_per_minute=2), window=())
+    second = make_key(id="second", tier=1)
+    planned = plan([make_ask() for _ in range(5)], [second, first], NOW)
+    assert planned.reserve == {"first": [0, 1], "second": [2, 3, 4]}
