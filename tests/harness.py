@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +31,16 @@ from workers.keys.key import Limits
 from workers.keys.registry import KeyRegistry
 
 ACTOR = "test"
-READY_S = 30.0
+READY_S = 60.0
+#: Compiled modules of the processes that tests start: compiling them anew would take most of a start.
+BYTECODE = Path(gettempdir()) / f"keyway-tests-bytecode-{os.getuid()}"
+
+
+def child_environment(**own: str) -> dict[str, str]:
+    """The environment of a child process: nobody's settings but its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYWAY_")}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**inherited, "PYTHONPYCACHEPREFIX": str(BYTECODE), **own}
 
 
 async def eventually(
@@ -253,7 +263,7 @@ async def start_simulator(folder: Path, session: aiohttp.ClientSession) -> Async
     port_file = folder / "simulator.port"
     service = await Service.start(
         folder / "simulator.log",
-        dict(os.environ),
+        child_environment(),
         "infra.local.simulator",
         "--port",
         "0",
@@ -278,7 +288,7 @@ async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[Worl
         "KEYWAY_MASTER_KEYS": f"test:{master_key}",
         "KEYWAY_LOG_FORMAT": "json",
     }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KEYWAY_")} | own
+    environment = child_environment(**own)
     settings = Settings.model_validate(
         {key.removeprefix("KEYWAY_").lower(): value for key, value in own.items()}
     )
