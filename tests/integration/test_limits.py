@@ -124,3 +124,25 @@ async def test_one_lanes_backlog_does_not_slow_another(shared: World) -> None:
         beside = await p95_s()
     # A machine that tests run on is noisy; a lane behind the other's 3,000 would take minutes.
     assert beside < 1.5 * alone + 0.1
+
+
+async def test_a_key_whose_provider_allows_less_than_configured_settles_to_what_is_allowed(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    configured = Limits(requests_per_minute=600)
+    await shared.add_key(bot, "Primary", {"requests_per_minute": 60}, limits=configured)
+    async with shared.client(bot) as keyway:
+        results = await asyncio.gather(*(ask(keyway, number) for number in range(110)))
+    assert {result.status for result in results} == {"succeeded"}
+    calls = await shared.journal(bot)
+    rejected = [call["at"] for call in calls if call["http_status"] == 429]
+    settled_at = min(call["at"] for call in calls) + 10
+    late = [call for call in calls if call["at"] > settled_at]
+    assert rejected
+    assert len(late) >= 40
+    assert sum(call["http_status"] == 429 for call in late) <= len(late) / 20
+    status, stdout, _ = await shared.cli("keys", "list", bot)
+    assert status == 0
+    assert "warning: the provider allows 60 requests a minute" in " ".join(stdout.split())
+    await shared.assert_books_equal_journal(bot)

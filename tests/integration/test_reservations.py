@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
 from workers.keys.health import Sample
-from workers.keys.key import Key
+from workers.keys.key import Key, Limits
 from workers.keys.limits import SPAN_S, room, used_in_window
 from workers.keys.reservations import Settlement, load_keys, renew_holds, reserve, settle
 
@@ -207,3 +207,13 @@ async def test_holds_of_a_worker_that_is_gone_lapse_and_those_of_a_living_one_ar
     freed = await reserve(mongo, key["_id"], WORKER, [1, 1])
     assert freed is not None
     assert freed[0] == 1
+
+
+async def test_a_lower_limit_that_the_provider_reports_is_kept_to(mongo: Mongo) -> None:
+    key = await insert(mongo, limits={"requests_per_minute": 600, "tokens_per_minute": 50})
+    refused = Settlement(0, 1, 0, reported=Limits(requests_per_minute=3, tokens_per_minute=1000))
+    await settle(mongo, key["_id"], WORKER, [refused])
+    reserved = await reserve(mongo, key["_id"], WORKER, [1] * 10)
+    assert reserved is not None
+    assert reserved[0] == 3
+    assert reserved[1].limits == Limits(requests_per_minute=3, tokens_per_minute=50)

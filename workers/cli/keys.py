@@ -15,7 +15,7 @@ from infra.errors import PlatformError
 from infra.mongo import Document
 from infra.vault import Vault
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
-from workers.keys.key import Key, Limits
+from workers.keys.key import Key, Limits, reported_limits
 from workers.keys.limits import room, utilisation
 from workers.keys.registry import DEFAULT_BASE_URL, open_secret
 from workers.keys.reservations import load_keys
@@ -159,7 +159,7 @@ def list_(
                 key.status,
                 f"{utilisation(key, room(key, now)):.0%}",
                 f"{key.latency_ms:.0f} ms" if key.latency_ms else "-",
-                key.status_reason,
+                _warning(document, now) or key.status_reason,
             ]
             for document, key, now in listed
         ]
@@ -280,6 +280,16 @@ def _tier_of(row: dict[str, str]) -> int:
     return TIERS.index(Tier(named))
 
 
+def _warning(document: Document, now: float) -> str | None:
+    """That the provider allows less than the operator thinks."""
+    configured, reported = Limits(**document["limits"]), reported_limits(document, now)
+    if configured.lowered_to(reported) == configured:
+        return None
+    named = {"requests": reported.requests_per_minute, "tokens": reported.tokens_per_minute}
+    allowed = " and ".join(f"{limit} {what}" for what, limit in named.items() if limit is not None)
+    return f"warning: the provider allows {allowed} a minute"
+
+
 def _public(document: Document, key: Key, now: float) -> dict[str, object]:
     return {
         "key_id": key.id,
@@ -293,6 +303,7 @@ def _public(document: Document, key: Key, now: float) -> dict[str, object]:
         "status_since": document["status_since"],
         "status_until": document["status_until"],
         "limits": document["limits"],
+        "warning": _warning(document, now),
         "utilisation": round(utilisation(key, room(key, now)), 4),
         "day_tokens": key.day_tokens,
         "latency_ms": round(key.latency_ms, 1),

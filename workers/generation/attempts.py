@@ -209,6 +209,7 @@ class Attempts:
                 cool_ms=verdict.cool_ms,
                 cool_reason=verdict.outcome,
                 denied_model=request.model if verdict.denies_model else None,
+                reported=verdict.reported,
             )
             record = AttemptRecord(
                 number=number,

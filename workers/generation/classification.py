@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from contracts.messages import Outcome
+from workers.keys.key import Limits
 
 #: Codes and types that say that money or quota is gone, whatever the status.
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -42,6 +43,7 @@ class Verdict:
         blames_key: whether the key's health goes down.
         cool_ms: how long the key is left alone, in milliseconds.
         denies_model: the key may not use the model; the key is fine otherwise.
+        reported: the limits that the provider names.
     """
 
     outcome: Outcome
@@ -49,6 +51,7 @@ class Verdict:
     blames_key: bool = False
     cool_ms: int = 0
     denies_model: bool = False
+    reported: Limits | None = None
 
 
 REJECTED = Verdict(Outcome.REJECTED, Next.STOP)
@@ -78,7 +81,10 @@ def classify(status: int, code: str, message: str, headers: Mapping[str, str], n
     if status == 429:
         cool_ms = retry_after_ms(headers, now)
         return Verdict(
-            Outcome.RATE_LIMITED, Next.OTHER_KEY, cool_ms=RATE_LIMITED_COOL_MS if cool_ms is None else cool_ms
+            Outcome.RATE_LIMITED,
+            Next.OTHER_KEY,
+            cool_ms=RATE_LIMITED_COOL_MS if cool_ms is None else cool_ms,
+            reported=reported_limits(headers),
         )
     if code in MODEL_CODES or (status in {403, 404} and "model" in message.lower()):
         return MODEL_UNAVAILABLE
@@ -104,6 +110,22 @@ def retry_after_ms(headers: Mapping[str, str], now: float) -> int | None:
             if headers.get(f"x-ratelimit-remaining-{limit}", "").strip() == "0"
         ]
     return min(max(0, *waits), LONGEST_COOL_MS) if waits else None
+
+
+def reported_limits(headers: Mapping[str, str]) -> Limits | None:
+    """The limits a minute that a 429 names (`x-ratelimit-limit-*`); None where it names none.
+
+    Providers limit each model by itself: only the limits of a call that was refused are known to bind.
+    """
+    limits = Limits(
+        _positive(headers.get("x-ratelimit-limit-requests")),
+        _positive(headers.get("x-ratelimit-limit-tokens")),
+    )
+    return None if limits == Limits() else limits
+
+
+def _positive(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

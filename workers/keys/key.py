@@ -18,6 +18,15 @@ class Limits:
     tokens_per_day: int | None = None
     max_in_flight: int | None = None
 
+    def lowered_to(self, other: "Limits") -> "Limits":
+        """Of each limit the lower."""
+        return Limits(
+            _lower(self.requests_per_minute, other.requests_per_minute),
+            _lower(self.tokens_per_minute, other.tokens_per_minute),
+            _lower(self.tokens_per_day, other.tokens_per_day),
+            _lower(self.max_in_flight, other.max_in_flight),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WindowEntry:
@@ -31,6 +40,8 @@ class WindowEntry:
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock.
+
+    Its `limits` are those that count: of the operator's and those that the provider reports the lower ones.
 
     A key of a higher `tier` is used only while those of lower ones have no room.
     """
@@ -70,7 +81,7 @@ class Key:
             base_url=document["base_url"],
             tier=document.get("tier", 0),
             secret=Sealed.from_document(document["secret"]),
-            limits=Limits(**document["limits"]),
+            limits=Limits(**document["limits"]).lowered_to(reported_limits(document, now)),
             status=document["status"],
             status_reason=document.get("status_reason", ""),
             status_until=_seconds(document["status_until"]) if document.get("status_until") else None,
@@ -104,6 +115,18 @@ class Key:
 
     def _cools_for(self, reason: Outcome, now: float) -> bool:
         return self.cooled_until > now and self.cool_reason == reason
+
+
+def reported_limits(document: Mapping[str, Any], now: float) -> Limits:
+    """The limits that the provider named when it lately refused; they may be above the operator's."""
+    reported = document.get("reported")
+    if reported is None or _seconds(reported["until"]) <= now:
+        return Limits()
+    return Limits(reported["requests_per_minute"], reported["tokens_per_minute"])
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _seconds(moment: datetime) -> float:

@@ -11,13 +11,15 @@ from itertools import accumulate
 from contracts.messages import Outcome
 from infra.mongo import Document, Mongo, ReturnDocument
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
-from workers.keys.key import Key
+from workers.keys.key import Key, Limits
 from workers.keys.limits import CIRCUIT_FAILURES, SPAN_S, UNLIMITED
 
 #: A worker's hold on in-flight calls and tokens lapses this long after its last sign of life, in seconds.
 HOLD_S = 90
 #: How long a model that a key may not use is left out for it, in milliseconds.
 MODEL_DENIED_MS = 600_000
+#: How long limits that the provider reports are kept to, in seconds; then it is asked again, by calling.
+REPORTED_S = 3600
 #: What a worker never needs to see of a key's document.
 PROJECTION = {"history": 0, "fingerprint": 0}
 
@@ -37,6 +39,7 @@ class Settlement:
         cool_ms: leave the key alone for so long, in milliseconds.
         cool_reason: why; of two cooldowns the longer one's reason stands.
         denied_model: the model that this key may not use.
+        reported: limits that the provider named when it refused.
     """
 
     second: int
@@ -46,6 +49,7 @@ class Settlement:
     cool_ms: int = 0
     cool_reason: Outcome | None = None
     denied_model: str | None = None
+    reported: Limits | None = None
 
 
 def _add_seconds(moment: object, seconds: float) -> Document:
@@ -73,8 +77,10 @@ def _normalise() -> Document:
 
 
 def _left(limit: str, used: object) -> Document:
-    """What a limit leaves; without the limit, more than anybody asks for."""
-    return {"$subtract": [{"$ifNull": [f"$limits.{limit}", UNLIMITED]}, used]}
+    """What a limit leaves: the operator's or, where it is lower, the one that the provider reports."""
+    fresh = {"$gt": ["$reported.until", "$$NOW"]}
+    reported = {"$cond": [fresh, {"$ifNull": [f"$reported.{limit}", UNLIMITED]}, UNLIMITED]}
+    return {"$subtract": [{"$min": [{"$ifNull": [f"$limits.{limit}", UNLIMITED]}, reported]}, used]}
 
 
 def _granted(token_counts: Sequence[int]) -> Document:
@@ -227,6 +233,12 @@ def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Documen
                 },
                 [{"model": {"$literal": m}, "until": {"$add": ["$$NOW", MODEL_DENIED_MS]}} for m in denied],
             ]
+        }
+    if reports := [settled.reported for settled in batch if settled.reported is not None]:
+        changes["reported"] = {
+            "requests_per_minute": reports[-1].requests_per_minute,
+            "tokens_per_minute": reports[-1].tokens_per_minute,
+            "until": _add_seconds("$$NOW", REPORTED_S),
         }
     stages = [_normalise(), {"$set": changes}]
     if any(settled.sample is not None and not settled.sample.ok for settled in batch):

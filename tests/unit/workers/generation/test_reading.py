@@ -132,6 +132,11 @@ def test_a_deadline_of_another_day_is_refused(deadline: str) -> None:
     assert "24 h" in bad(HELLO | {"deadline": deadline}).reason
 
 
+def test_a_deadline_just_past_a_day_is_refused() -> None:
+    deadline = datetime.now(UTC) + timedelta(hours=24, minutes=1)
+    assert "24 h" in bad(HELLO | {"deadline": deadline.isoformat()}).reason
+
+
 @pytest.mark.parametrize(
     ("body", "properties", "reason"),
     [

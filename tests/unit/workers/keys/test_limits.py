@@ -104,12 +104,16 @@ def test_a_call_fits_only_within_every_limit(changes: dict[str, object], tokens:
 
 
 def test_what_a_batch_takes_is_gone_for_the_rest_of_it() -> None:
-    left = room(make_key(limits=Limits(2, 100, 1000, 9)), NOW)
+    left = room(make_key(limits=Limits(tokens_per_minute=100)), NOW)
     left.take(60)
     assert left.fits(40)
     assert not left.fits(41)
-    left.take(40)
-    assert not left.fits(0)
+    for limits in (Limits(requests_per_minute=2), Limits(max_in_flight=2)):
+        left = room(make_key(limits=limits), NOW)
+        left.take(1)
+        assert left.fits(1)
+        left.take(1)
+        assert not left.fits(1)
 
 
 def test_a_half_open_circuit_admits_one_call_at_a_time() -> None:
@@ -171,7 +175,9 @@ ENTRIES = (WindowEntry(SECOND - 40, 1, 30), WindowEntry(SECOND - 20, 2, 50))
         ({"limits": Limits(tokens_per_minute=100), "window": ENTRIES}, 20, NOW),
         ({"limits": Limits(tokens_per_minute=100), "window": ENTRIES}, 21, NOW - 40 + SPAN_S),
         ({"limits": Limits(tokens_per_minute=100), "window": ENTRIES}, 51, NOW - 20 + SPAN_S),
+        ({"limits": Limits(tokens_per_day=100), "day": DAY, "day_tokens": 94}, 6, NOW),
         ({"limits": Limits(tokens_per_day=100), "day": DAY, "day_tokens": 95}, 6, MIDNIGHT),
+        ({"limits": Limits(tokens_per_day=100), "day": DAY, "held_tokens": 94}, 6, NOW),
         ({"limits": Limits(tokens_per_day=100), "day": DAY, "held_tokens": 95}, 6, NOW + SOON_S),
         ({"limits": Limits(max_in_flight=1), "held_calls": 1}, 10, NOW + SOON_S),
         ({"cooled_until": NOW + 7, "limits": Limits(max_in_flight=1), "held_calls": 1}, 10, NOW + 7),

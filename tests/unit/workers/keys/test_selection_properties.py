@@ -1,0 +1,91 @@
+"""Selection, held for any keys and any asks: limits, order, and that nobody is forgotten."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.messages import Outcome
+from tests.builders import NOW, make_key
+from workers.keys.key import Key, Limits, WindowEntry
+from workers.keys.limits import SPAN_S
+from workers.keys.selection import Ask, plan
+
+SECOND = int(NOW)
+DAY = "2026-03-10"
+MODELS = st.sampled_from(["a", "b", None])
+
+
+@st.composite
+def any_key(draw: st.DrawFn, number: int) -> Key:
+    return make_key(
+        id=f"k{number}",
+        status=draw(st.sampled_from(["active", "active", "active", "exhausted", "error", "disabled"])),
+        status_until=draw(st.none() | st.floats(NOW - 9, NOW + 900)),
+        cooled_until=draw(st.sampled_from([0.0, NOW, NOW + 5, NOW + 900])),
+        cool_reason=draw(st.none() | st.sampled_from(list(Outcome))),
+        denied_models=draw(st.dictionaries(st.sampled_from("ab"), st.floats(NOW - 9, NOW + 9), max_size=1)),
+        limits=Limits(*draw(st.tuples(*[st.none() | st.integers(1, 200)] * 4))),
+        window=used(draw(st.integers(0, 9)), draw(st.integers(0, 150)), ago=draw(st.integers(0, SPAN_S - 1))),
+        day=DAY,
+        day_tokens=draw(st.integers(0, 150)),
+        held_calls=draw(st.integers(0, 3)),
+        held_tokens=draw(st.integers(0, 50)),
+        failures_in_a_row=draw(st.integers(0, 6)),
+        error_rate=draw(st.floats(0, 1)),
+        last_used_at=draw(st.floats(0, NOW)),
+    )
+
+
+KEYS = st.integers(0, 4).flatmap(lambda count: st.tuples(*(any_key(number) for number in range(count))))
+ASKS = st.lists(st.builds(Ask, MODELS, st.integers(0, 300), st.floats(NOW + 0.1, LATER)), max_size=12)
+
+
+@given(ASKS, KEYS)
+def test_no_key_is_taken_beyond_what_it_may(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    by_id = {key.id: key for key in keys}
+    for key_id, indices in plan(asks, keys, NOW).reserve.items():
+        key, calls = by_id[key_id], len(indices)
+        assert key.is_usable(NOW)
+        assert key.cooled_until <= NOW
+        per_minute, tokens_per_minute, tokens_per_day, in_flight = (
+            math.inf if limit is None else limit
+            for limit in (
+                key.limits.requests_per_minute,
+                key.limits.tokens_per_minute,
+                key.limits.tokens_per_day,
+                key.limits.max_in_flight,
+            )
+        )
+        charged = [min(asks[index].tokens, tokens_per_minute, tokens_per_day) for index in indices]
+        assert not any(key.denied_models.get(str(asks[index].model), 0) > NOW for index in indices)
+        assert key.window[0].requests + calls <= per_minute
+        assert key.window[0].tokens + sum(charged) <= tokens_per_minute
+        assert key.day_tokens + key.held_tokens + sum(charged) <= tokens_per_day
+        assert key.held_calls + calls <= (min(in_flight, 1) if key.failures_in_a_row >= 5 else in_flight)
+
+
+@given(ASKS, KEYS)
+def test_every_ask_is_reserved_or_refused_or_looked_at_again(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    planned = plan(asks, keys, NOW)
+    reserved = [index for indices in planned.reserve.values() for index in indices]
+    settled = reserved + list(planned.refuse)
+    waiting = set(range(len(asks))) - set(settled)
+    assert len(settled) == len(set(settled))
+    assert (planned.look_again_at is None) is not bool(waiting)
+    if planned.look_again_at is not None:
+        assert NOW <= planned.look_again_at <= min(asks[index].deadline for index in waiting)
+    for index, refusal in planned.refuse.items():
+        assert refusal.retry_at is None or refusal.retry_at > asks[index].deadline
+
+
+@given(ASKS, KEYS)
+def test_asks_for_a_model_are_served_in_their_order(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    planned = plan(asks, keys, NOW)
+    reserved = {index for indices in planned.reserve.values() for index in indices}
+    waiting_for: set[str | None] = set()
+    for index, ask in enumerate(asks):
+        if index in reserved:
+            assert ask.model not in waiting_for
+        elif index not in planned.refuse:
+            waiting_for.add(ask.model)
