@@ -31,7 +31,7 @@ from tests.harness import eventually
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL", "KEYWAY_MASTER_KEYS")
 QUEUE = "kept"
-READY_S = 90.0
+READY_S = 120.0
 
 
 @dataclass

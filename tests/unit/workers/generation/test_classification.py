@@ -17,8 +17,10 @@ from workers.generation.classification import (
     Verdict,
     classify,
     duration_ms,
+    reported_limits,
     retry_after_ms,
 )
+from workers.keys.key import Limits
 
 #: A whole second, as HTTP dates have no fractions.
 NOW = 1_773_144_000.0
@@ -184,6 +186,28 @@ def test_the_wait_is_read_from_every_header_that_names_one(
     headers: dict[str, str], wait_ms: int | None
 ) -> None:
     assert retry_after_ms(headers, NOW) == wait_ms
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "limits"),
+    [
+        ("500", "30000", Limits(500, 30_000)),
+        ("500", None, Limits(500, None)),
+        (None, "30000", Limits(None, 30_000)),
+        ("500", "0", Limits(500, None)),
+        ("-1", "many", None),
+        ("²", "", None),
+        (None, None, None),
+    ],
+)
+def test_the_limits_that_a_429_names_are_kept(
+    requests: str | None, tokens: str | None, limits: Limits | None
+) -> None:
+    named = {"x-ratelimit-limit-requests": requests, "x-ratelimit-limit-tokens": tokens}
+    headers = {name: value for name, value in named.items() if value is not None}
+    assert reported_limits(headers) == limits
+    assert classify(429, "", "", headers, NOW).reported == limits
+    assert classify(500, "", "", headers, NOW).reported is None
 
 
 @pytest.mark.parametrize(

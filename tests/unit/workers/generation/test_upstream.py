@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from contracts.messages import Outcome
 from infra.local.simulator import create_app
-from infra.local.simulator_script import Script
+from infra.local.simulator.script import Script
 from workers.generation.classification import Next
 from workers.generation.upstream import Answer, Failure, Upstream
 

@@ -66,6 +66,24 @@ def test_what_workers_hold_is_added_up_and_a_dead_workers_hold_has_lapsed() -> N
     assert (key.held_calls, key.held_tokens) == (3, 35)
 
 
+@pytest.mark.parametrize(
+    ("until", "limits"),
+    [(NOON + timedelta(seconds=1), Limits(3, 1000, 50_000)), (NOON, Limits(60, 1000, 50_000))],
+)
+def test_limits_that_the_provider_reports_lower_the_operators_while_they_are_fresh(
+    until: datetime, limits: Limits
+) -> None:
+    document = key_document(
+        limits={"requests_per_minute": 60, "tokens_per_minute": 1000, "tokens_per_day": 50_000},
+        reported={"requests_per_minute": 3, "tokens_per_minute": 9_000_000, "until": until},
+    )
+    assert Key.from_document(document, NOW).limits == limits
+
+
+def test_of_two_limits_the_lower_counts_and_none_is_no_limit() -> None:
+    assert Limits(1, 20, None, None).lowered_to(Limits(10, 2, 5, None)) == Limits(1, 2, 5, None)
+
+
 def test_times_are_moments_whatever_the_machines_zone() -> None:
     document = key_document(cooled_until=datetime(2026, 3, 10, 12, 1, tzinfo=UTC))
     assert Key.from_document(document, NOW).cooled_until == NOW + 60

@@ -1,6 +1,5 @@
 """Selection: the right key for each ask, in the order of arrival, or the reason why there is none."""
 
-import math
 from collections import Counter
 from typing import Any
 

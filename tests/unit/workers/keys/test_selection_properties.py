@@ -13,6 +13,7 @@ from workers.keys.selection import Ask, plan
 
 SECOND = int(NOW)
 DAY = "2026-03-10"
+LATER = NOW + 600
 MODELS = st.sampled_from(["a", "b", None])
 
 
@@ -20,13 +21,18 @@ MODELS = st.sampled_from(["a", "b", None])
 def any_key(draw: st.DrawFn, number: int) -> Key:
     return make_key(
         id=f"k{number}",
+        tier=draw(st.integers(0, 1)),
         status=draw(st.sampled_from(["active", "active", "active", "exhausted", "error", "disabled"])),
         status_until=draw(st.none() | st.floats(NOW - 9, NOW + 900)),
         cooled_until=draw(st.sampled_from([0.0, NOW, NOW + 5, NOW + 900])),
         cool_reason=draw(st.none() | st.sampled_from(list(Outcome))),
         denied_models=draw(st.dictionaries(st.sampled_from("ab"), st.floats(NOW - 9, NOW + 9), max_size=1)),
         limits=Limits(*draw(st.tuples(*[st.none() | st.integers(1, 200)] * 4))),
-        window=used(draw(st.integers(0, 9)), draw(st.integers(0, 150)), ago=draw(st.integers(0, SPAN_S - 1))),
+        window=(
+            WindowEntry(
+                SECOND - draw(st.integers(0, SPAN_S - 1)), draw(st.integers(0, 9)), draw(st.integers(0, 150))
+            ),
+        ),
         day=DAY,
         day_tokens=draw(st.integers(0, 150)),
         held_calls=draw(st.integers(0, 3)),
@@ -38,7 +44,17 @@ def any_key(draw: st.DrawFn, number: int) -> Key:
 
 
 KEYS = st.integers(0, 4).flatmap(lambda count: st.tuples(*(any_key(number) for number in range(count))))
-ASKS = st.lists(st.builds(Ask, MODELS, st.integers(0, 300), st.floats(NOW + 0.1, LATER)), max_size=12)
+ASKS = st.lists(
+    st.builds(
+        Ask,
+        model=MODELS,
+        tokens=st.integers(0, 300),
+        deadline=st.floats(NOW + 0.1, LATER),
+        avoid=st.frozensets(st.sampled_from(["k0", "k1"])),
+        patience_until=st.just(math.inf) | st.floats(NOW - 1, NOW + 20),
+    ),
+    max_size=12,
+)
 
 
 @given(ASKS, KEYS)
@@ -66,10 +82,12 @@ def test_no_key_is_taken_beyond_what_it_may(asks: list[Ask], keys: tuple[Key, ..
 
 
 @given(ASKS, KEYS)
-def test_every_ask_is_reserved_or_refused_or_looked_at_again(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
+    asks: list[Ask], keys: tuple[Key, ...]
+) -> None:
     planned = plan(asks, keys, NOW)
     reserved = [index for indices in planned.reserve.values() for index in indices]
-    settled = reserved + list(planned.refuse)
+    settled = reserved + list(planned.refuse) + list(planned.put_off)
     waiting = set(range(len(asks))) - set(settled)
     assert len(settled) == len(set(settled))
     assert (planned.look_again_at is None) is not bool(waiting)
@@ -77,6 +95,8 @@ def test_every_ask_is_reserved_or_refused_or_looked_at_again(asks: list[Ask], ke
         assert NOW <= planned.look_again_at <= min(asks[index].deadline for index in waiting)
     for index, refusal in planned.refuse.items():
         assert refusal.retry_at is None or refusal.retry_at > asks[index].deadline
+    for index, later in planned.put_off.items():
+        assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
 
 
 @given(ASKS, KEYS)

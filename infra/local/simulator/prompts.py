@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from infra.local.simulator_rejections import CONTENT_POLICY, NO_MODEL, NOT_JSON, Rejection, bad_parameter
+from infra.local.simulator.rejections import CONTENT_POLICY, NO_MODEL, NOT_JSON, Rejection, bad_parameter
 
 #: A user who writes this gets a content policy violation.
 REJECTED_WORDS = "[content-policy]"

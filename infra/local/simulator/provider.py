@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from pydantic import SecretStr
 
-from infra.local.simulator_answers import (
+from infra.local.simulator.answers import (
     Stamp,
     Tokens,
     answer,
@@ -20,10 +20,10 @@ from infra.local.simulator_answers import (
     models,
     natural_tokens,
 )
-from infra.local.simulator_journal import Draft, Journal
-from infra.local.simulator_limits import Refused, Window, admit, limit_headers
-from infra.local.simulator_prompts import ENDPOINTS, Prompt, read_prompt
-from infra.local.simulator_rejections import (
+from infra.local.simulator.journal import Draft, Journal
+from infra.local.simulator.limits import Refused, Window, admit, limit_headers
+from infra.local.simulator.prompts import ENDPOINTS, Prompt, read_prompt
+from infra.local.simulator.rejections import (
     DEACTIVATED,
     FORBIDDEN,
     INVALID_KEY,
@@ -39,14 +39,14 @@ from infra.local.simulator_rejections import (
     rate_limited,
     unknown_path,
 )
-from infra.local.simulator_script import (
+from infra.local.simulator.script import (
     KeyScript,
     Script,
     draw_completion_tokens,
     draw_fault,
     draw_latency_s,
 )
-from infra.local.simulator_streams import frames
+from infra.local.simulator.streams import frames
 
 Clock: TypeAlias = Callable[[], float]
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]

@@ -17,8 +17,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from infra.local.simulator import MAX_BODY_BYTES, PROVIDER, create_app
-from infra.local.simulator_journal import Call
-from infra.local.simulator_script import Script
+from infra.local.simulator.journal import Call
+from infra.local.simulator.script import Script
 
 SECRET = "sk-very-secret-0123456789"
 NOON = 1_800_000_000.0

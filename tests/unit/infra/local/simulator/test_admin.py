@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from infra.local.simulator import PROVIDER, create_app
-from infra.local.simulator_script import Script
+from infra.local.simulator.script import Script
 
 SECRET = "sk-very-secret-0123456789"
 HELLO = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from infra.local.simulator_script import KeyScript
+from infra.local.simulator.script import KeyScript
 
 WINDOW_S = 60
 DAY_S = 86_400

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from infra.local.simulator_limits import (
+from infra.local.simulator.limits import (
     DAY_S,
     Admitted,
     Refused,
@@ -18,7 +18,7 @@ from infra.local.simulator_limits import (
     limit_headers,
     retry_headers,
 )
-from infra.local.simulator_script import KeyScript
+from infra.local.simulator.script import KeyScript
 
 NOON = 20_000 * DAY_S + DAY_S / 2
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from infra.local.simulator_script import (
+from infra.local.simulator.script import (
     KeyScript,
     LognormalLatency,
     Script,

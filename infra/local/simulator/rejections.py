@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.local.simulator_journal import Outcome
-from infra.local.simulator_limits import Refused, duration, retry_headers
+from infra.local.simulator.journal import Outcome
+from infra.local.simulator.limits import Refused, duration, retry_headers
 
 
 @dataclass(frozen=True, slots=True)

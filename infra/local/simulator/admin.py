@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from infra.local.simulator_provider import Provider
-from infra.local.simulator_script import KeyScript, Script
+from infra.local.simulator.provider import Provider
+from infra.local.simulator.script import KeyScript, Script
 
 
 class Admin:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from infra.local.simulator_answers import (
+from infra.local.simulator.answers import (
     SNAPSHOTS,
     Json,
     Reply,
@@ -18,7 +18,7 @@ from infra.local.simulator_answers import (
     output_text,
     response,
 )
-from infra.local.simulator_prompts import Prompt
+from infra.local.simulator.prompts import Prompt
 
 #: A word with the space after it, or a part of a long one: what a chunk carries.
 PIECE = re.compile(r"\S{1,12}\s*|\s+")

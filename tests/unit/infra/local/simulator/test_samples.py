@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
-from infra.local.simulator_samples import sample
+from infra.local.simulator.samples import sample
 
 
 class Colour(Enum):

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from infra.local.simulator_prompts import CHARACTERS_PER_TOKEN, Prompt
-from infra.local.simulator_samples import sample
+from infra.local.simulator.prompts import CHARACTERS_PER_TOKEN, Prompt
+from infra.local.simulator.samples import sample
 
 Json: TypeAlias = dict[str, Any]
 
