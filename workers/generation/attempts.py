@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 #: Attempts that may fail for reasons that are the provider's before the request does.
 MAX_PROVIDER_FAILURES = 6
+#: Attempts of any kind before a request fails; fewer than `ATTEMPTS_PER_RUN`.
+MAX_ATTEMPTS = 50
 #: First pause after a provider's failure where no other key is left, doubling, in seconds.
 BACK_OFF_S = 0.25
 BACK_OFF_MAX_S = 8.0
@@ -147,12 +149,10 @@ class Attempts:
                 avoid.add(reserved.key.id)
                 if failure.verdict.next is Next.STOP:
                     return Error(ErrorCode.PROVIDER_REJECTED, failure.message, provider=failure.provider)
+                provider_failures += failure.verdict.next is Next.BACK_OFF
+                if provider_failures >= MAX_PROVIDER_FAILURES or len(progress.attempts) >= MAX_ATTEMPTS:
+                    return Error(ErrorCode.PROVIDER_UNAVAILABLE, failure.message, provider=failure.provider)
                 if failure.verdict.next is Next.BACK_OFF:
-                    provider_failures += 1
-                    if provider_failures >= MAX_PROVIDER_FAILURES:
-                        return Error(
-                            ErrorCode.PROVIDER_UNAVAILABLE, failure.message, provider=failure.provider
-                        )
                     await asyncio.sleep(back_off_s(provider_failures))
             began = time.perf_counter()
             reserved = await self.reserve(request, frozenset(avoid))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 from aiohttp import web
@@ -69,16 +70,12 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 def ask(upstream: Upstream, server: BaseTestServer) -> Ask:
-    async def ask(key: str = SECRET, timeout_s: float = 10.0) -> Answer | Failure:
-        return await call(upstream, server, key, timeout_s)
-
-    return ask
+    return partial(call, upstream, str(server.make_url("/v1")))
 
 
 async def call(
-    upstream: Upstream, server: BaseTestServer, key: str = SECRET, timeout_s: float = 10.0
+    upstream: Upstream, base_url: str, key: str = SECRET, timeout_s: float = 10.0
 ) -> Answer | Failure:
-    base_url = str(server.make_url("/v1"))
     return await upstream.call(
         base_url, SecretStr(key), "/chat/completions", HELLO, request_id="req-1", timeout_s=timeout_s
     )
@@ -116,6 +113,14 @@ async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
     answers = await asyncio.gather(*(ask(key) for key in keys))
     seen = [answer.document["authorization"] for answer in answers if isinstance(answer, Answer)]
     assert seen == [f"Bearer {key}" for key in keys]
+
+
+async def test_more_keys_than_are_kept_are_no_trouble(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.generation.upstream.MAX_CLIENTS", 2)
+    for key in ["sk-1", "sk-2", "sk-3", "sk-1", "sk-4"]:
+        answer = await ask(key)
+        assert isinstance(answer, Answer)
+        assert answer.document["authorization"] == f"Bearer {key}"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ async def test_a_provider_that_does_not_answer_in_time_is_left(provider: Provide
     provider.handler = hang
     failure = await refused(ask(timeout_s=0.05))
     assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.TIMEOUT, Next.BACK_OFF)
-    assert failure.latency_ms >= 50
+    assert 50 <= failure.latency_ms < 5000
     provider.handler = provider.echo
     assert isinstance(await ask(), Answer)
 
@@ -223,10 +228,7 @@ async def test_a_provider_that_is_not_there_is_tried_again(upstream: Upstream) -
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         base_url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
-        answer = upstream.call(
-            base_url, SecretStr(SECRET), "/embeddings", b"{}", request_id="r", timeout_s=10
-        )
-        failure = await refused(answer)
+        failure = await refused(call(upstream, base_url))
     assert failure.verdict.next is Next.BACK_OFF
     assert failure.verdict.blames_key
     assert failure.http_status is None
@@ -268,5 +270,5 @@ async def test_what_openai_says_is_understood(
 ) -> None:
     script = Script.model_validate({"keys": [{"name": "primary", "api_key": SECRET, **fields}]})
     async with TestServer(create_app(script)) as simulator:
-        answer = await call(upstream, simulator)
+        answer = await call(upstream, str(simulator.make_url("/v1")))
     assert (answer.verdict.outcome if isinstance(answer, Failure) else None) == outcome

@@ -41,7 +41,7 @@ BETTER_AND_WORSE = [
     ({}, {"status": "error"}),
     ({}, {"status": "exhausted", "status_until": NOW + 1}),
     ({"status": "exhausted", "status_until": NOW}, {"status": "exhausted", "status_until": None}),
-    ({}, {"cooled_until": NOW + 0.5}),
+    ({"cooled_until": NOW}, {"cooled_until": NOW + 0.5}),
     ({}, {"denied_models": {"gpt-4o-mini": NOW + 1}}),
     ({"denied_models": {"gpt-4o-mini": NOW}}, {"denied_models": {"gpt-4o-mini": NOW + 1}}),
     ({}, {"limits": Limits(requests_per_minute=1), "window": used(1)}),
@@ -197,6 +197,12 @@ def test_an_ask_whose_patience_ends_before_there_is_room_is_put_off_and_those_be
     planned = plan(asks, [cooled], NOW)
     assert planned.put_off == {0: Later(NOW + 30), 1: Later(NOW + 30)}
     assert planned.look_again_at is None
+
+
+def test_an_ask_waits_here_only_for_room_that_comes_within_its_patience() -> None:
+    cooled = make_key(cooled_until=NOW + 5)
+    assert plan([make_ask(patience_until=NOW + 5.5)], [cooled], NOW) == Plan(look_again_at=NOW + 5)
+    assert plan([make_ask(patience_until=NOW + 5)], [cooled], NOW) == Plan(put_off={0: Later(NOW + 5)})
 
 
 def test_an_ask_that_has_waited_long_enough_is_put_off_though_room_is_near() -> None:
