@@ -69,8 +69,9 @@ def may_reply_to(automation_id: str, reply_to: str) -> bool:
     Direct reply-to, or a queue named `replies.<automation>` or `replies.<automation>.<name>`: workers may
     write where the automation itself may not, so anything else is refused (wire.md, The broker is the door).
     """
-    own = f"replies.{automation_id}"
-    return reply_to == own or reply_to.startswith((f"{DIRECT_REPLY_TO}.", f"{own}."))
+    if reply_to.startswith(f"{DIRECT_REPLY_TO}."):
+        return True
+    return re.fullmatch(permissions(automation_id)["read"], reply_to) is not None
 
 
 def permissions(automation_id: str) -> dict[str, str]:

@@ -32,7 +32,8 @@ CONNECT_TIMEOUT_S = 10.0
 RECONNECT_INTERVAL_S = 1.0
 #: Seconds between heartbeats; a peer that is silent for three of them is gone.
 HEARTBEAT_S = 10
-#: Accounting must never lose an event to a delivery count: it may be killed as often as it likes.
+#: Neither an event, however often accounting is killed, nor a dead letter, however often it is looked at,
+#: may be lost to a delivery count.
 UNLIMITED_DELIVERIES = 1_000_000_000
 
 QUORUM = {"x-queue-type": "quorum"}
@@ -112,7 +113,9 @@ async def declare_topology(channel: "AbstractChannel") -> None:
     await channel.declare_exchange(names.REQUESTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     events = await channel.declare_exchange(names.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     dead = await channel.declare_exchange(names.DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    dead_queue = await channel.declare_queue(names.DEAD_QUEUE, durable=True, arguments=dict(QUORUM))
+    dead_queue = await channel.declare_queue(
+        names.DEAD_QUEUE, durable=True, arguments={**QUORUM, "x-delivery-limit": UNLIMITED_DELIVERIES}
+    )
     await dead_queue.bind(dead, "#")
     accounting = await channel.declare_queue(
         names.ACCOUNTING_QUEUE,

@@ -8,12 +8,18 @@ import socket
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.names import is_automation_id
 from infra.errors import SettingsError
 
 MASTER_KEY_BYTES = 32
+SCHEMES = {
+    "amqp_url": ("amqp", "amqps"),
+    "amqp_admin_url": ("http", "https"),
+    "mongo_url": ("mongodb", "mongodb+srv"),
+}
 
 
 class Settings(BaseSettings):
@@ -85,10 +91,17 @@ class Settings(BaseSettings):
 
     @field_validator("amqp_url", "amqp_admin_url", "mongo_url")
     @classmethod
-    def _has_scheme(cls, value: SecretStr) -> SecretStr:
-        allowed = ("amqp", "amqps", "http", "https", "mongodb", "mongodb+srv")
-        if urlsplit(value.get_secret_value()).scheme not in allowed:
-            raise ValueError(f"expected an address that begins with one of {', '.join(allowed)} and ://")
+    def _has_scheme(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        allowed = SCHEMES[info.field_name or ""]
+        try:
+            scheme = urlsplit(value.get_secret_value()).scheme
+        except ValueError:
+            # Its own text repeats the address, and with it the password.
+            raise ValueError("not an address") from None
+        if scheme not in allowed:
+            raise ValueError(
+                f"expected an address that begins with {' or '.join(f'{s}://' for s in allowed)}"
+            )
         return value
 
     @field_validator("master_keys", mode="before")
@@ -115,9 +128,12 @@ class Settings(BaseSettings):
     @field_validator("lanes", mode="before")
     @classmethod
     def _parse_lanes(cls, value: object) -> object:
-        if isinstance(value, str):
-            return frozenset(filter(None, (part.strip() for part in value.split(","))))
-        return value
+        if not isinstance(value, str):
+            return value
+        lanes = frozenset(filter(None, (part.strip() for part in value.split(","))))
+        if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
+            raise ValueError(f"{wrong[0]!r} is not an automation's id")
+        return lanes
 
     @classmethod
     def load(cls) -> Self:

@@ -94,7 +94,7 @@ class Vault:
             raise VaultError(f"master key {sealed.master_key!r} is not in KEYWAY_MASTER_KEYS")
         try:
             return cipher.decrypt(sealed.nonce, sealed.ciphertext, context.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise VaultError(f"can't open {context}: changed, moved, or another master key's") from None
 
     def reseal(self, sealed: Sealed, context: str) -> Sealed | None:

@@ -46,7 +46,7 @@ async def dead_letter(world: World, request_id: str) -> tuple[str, bytes]:
     [
         (b"not json", {}, "Invalid JSON"),
         (b"\xff\x00\xfe", {}, "Invalid JSON"),
-        (b'"a string"', {}, "should be an object"),
+        (b'"a string"', {}, "expected a JSON object"),
         (json.dumps({**GOOD, "deadlien": "2026-11-24T10:00:00Z"}).encode(), {}, "deadlien: Extra inputs"),
         (json.dumps({"path": "/chat/completions"}).encode(), {}, "body: Field required"),
         (

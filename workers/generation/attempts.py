@@ -15,7 +15,7 @@ from contracts.messages import Outcome, Usage
 from infra.errors import VaultError
 from infra.prices import cost
 from infra.vault import Vault
-from workers.generation.classification import AUTH_FAILED, Next
+from workers.generation.classification import Next
 from workers.generation.reading import Request
 from workers.generation.result import NO_USAGE, AttemptRecord, Error, Progress
 from workers.generation.tokens import OutputAverages, estimate, estimate_input, usage_of
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 MAX_PROVIDER_FAILURES = 6
 #: Attempts of any kind before a request fails; fewer than `ATTEMPTS_PER_RUN`.
 MAX_ATTEMPTS = 50
-#: First pause after a provider's failure where no other key is left, doubling, in seconds.
+#: The longest first pause after a provider's failure, doubling, in seconds.
 BACK_OFF_S = 0.25
 BACK_OFF_MAX_S = 8.0
 #: A reservation that is older when its call could start is given back and made anew, in seconds.
@@ -134,7 +134,17 @@ class Attempts:
             if remaining_s <= 0:
                 self._pool.release(reserved)
                 return Error(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before a call could start")
-            answer = await self._call(request, reserved, call_timeout_s)
+            try:
+                answer = await self._call(request, reserved, call_timeout_s)
+            except VaultError as error:
+                # This worker's master keys may be wrong, and the key all right: so it is not blamed.
+                log.warning("key_unreadable", key_id=reserved.key.id, reason=str(error))
+                if reserved.key.id in avoid:
+                    return Error(
+                        ErrorCode.INTERNAL, "no master key of the worker opens the automation's keys"
+                    )
+                avoid.add(reserved.key.id)
+                answer = None
             if answer is not None:
                 number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
                 record, settled = self._finish(request, reserved, answer, number)
@@ -168,18 +178,17 @@ class Attempts:
                 return None
             key = reserved.key
             try:
-                api_key = self._secret(key)
-            except VaultError as error:
-                return Failure(AUTH_FAILED, str(error), 0, error_code="secret_unreadable")
-            try:
                 return await self._upstream.call(
                     key.base_url,
-                    api_key,
+                    self._secret(key),
                     request.path,
                     request.content,
                     request_id=request.envelope.request_id,
                     timeout_s=call_timeout_s,
                 )
+            except VaultError:
+                self._pool.release(reserved)
+                raise
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
                 self._pool.settle(
@@ -282,4 +291,4 @@ def refused(refusal: Refusal, failure: Failure | None) -> Error:
 
 def back_off_s(failures: int) -> float:
     """The pause after so many failures, with full jitter (AWS, "Exponential Backoff And Jitter")."""
-    return random.uniform(0, min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0**failures))  # noqa: S311  # no secret
+    return random.uniform(0, min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0 ** (failures - 1)))  # noqa: S311  # no secret

@@ -3,6 +3,7 @@
 Codes and types are OpenAI's (platform.openai.com, Error codes); providers that speak its API use the same.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
 REFUSED_COOL_MS = 60_000
 #: How long after a 429 that names no time, in milliseconds.
 RATE_LIMITED_COOL_MS = 5_000
+#: After a 429 a key is left alone for at least so long, in milliseconds, whatever it says.
+SHORTEST_COOL_MS = 100
 #: No provider's word is taken for longer than this, in milliseconds.
 LONGEST_COOL_MS = 24 * 3600 * 1000
 
@@ -68,12 +71,14 @@ def classify(status: int, code: str, message: str, headers: Mapping[str, str], n
     """Judge an answer with an error status.
 
     Args:
-        status: the HTTP status, 400 or more.
+        status: the HTTP status, of an error or a redirect.
         code: the error body's code, or its type where there is none; may be empty.
         message: the error body's message; may be empty.
         headers: the answer's, with names in lower case.
         now: seconds since the epoch, for a `retry-after` that is a date.
     """
+    if status < 400:
+        return BAD_RESPONSE
     if code in QUOTA_CODES or status == 402:
         return QUOTA_EXHAUSTED
     if status == 401 or code in AUTH_CODES:
@@ -83,13 +88,15 @@ def classify(status: int, code: str, message: str, headers: Mapping[str, str], n
         return Verdict(
             Outcome.RATE_LIMITED,
             Next.OTHER_KEY,
-            cool_ms=RATE_LIMITED_COOL_MS if cool_ms is None else cool_ms,
+            cool_ms=RATE_LIMITED_COOL_MS if cool_ms is None else max(cool_ms, SHORTEST_COOL_MS),
             reported=reported_limits(headers),
         )
+    if status == 403 and "policy" in f"{code} {message}".lower():
+        return REJECTED
     if code in MODEL_CODES or (status in {403, 404} and "model" in message.lower()):
         return MODEL_UNAVAILABLE
     if status == 403:
-        return REJECTED if "policy" in f"{code} {message}".lower() else AUTH_FAILED
+        return AUTH_FAILED
     if status == 408 or status >= 500:
         return SERVER_ERROR
     return REJECTED
@@ -125,9 +132,12 @@ def reported_limits(headers: Mapping[str, str]) -> Limits | None:
 
 
 def _positive(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and int(text) > 0 else None
+    if text is None or _COUNT.fullmatch(text) is None:
+        return None
+    return int(text) or None
 
 
+_COUNT = re.compile(r"[0-9]{1,12}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -137,7 +147,8 @@ def duration_ms(text: str) -> int | None:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
-    return round(sum(float(number) * _UNIT_MS[unit] for number, unit in parts))
+    total = sum(float(number) * _UNIT_MS[unit] for number, unit in parts)
+    return round(total) if math.isfinite(total) else None
 
 
 def _milliseconds(text: str | None) -> int | None:
@@ -156,5 +167,5 @@ def _retry_after(text: str | None, now: float) -> int | None:
         pass
     try:
         return round((parsedate_to_datetime(text).timestamp() - now) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

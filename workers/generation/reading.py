@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from contracts import names
 from contracts.messages import GenerationRequest, Path
@@ -51,8 +51,8 @@ class Request:
 
     @property
     def content(self) -> bytes:
-        """The body for the provider."""
-        return orjson.dumps(self.body)
+        """The body for the provider; numbers of any size stay as they are."""
+        return to_json(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,14 @@ def read(
     if problem is not None:
         return Invalid(envelope, problem)
     try:
-        request = GenerationRequest.model_validate_json(message.body)
+        body = from_json(message.body, allow_inf_nan=False)
+        if not isinstance(body, dict):
+            return Invalid(envelope, "expected a JSON object")
+        request = GenerationRequest.model_validate(body)
     except ValidationError as error:
         return Invalid(envelope, _first(error))
+    except ValueError as error:
+        return Invalid(envelope, f"Invalid JSON: {error}")
     deadline = envelope.received_at + deadline_s
     if request.deadline is not None:
         deadline = request.deadline.timestamp()

@@ -10,6 +10,10 @@ CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_ATTACHMENT = 1_000
 #: Output tokens of a model that has not answered yet and a request that sets no bound.
 DEFAULT_OUTPUT_TOKENS = 500
+#: Answers that a chat completion may be asked for at a time (OpenAI, `n`).
+MOST_CHOICES = 128
+#: More than any provider admits at a time, and still a number that a database can count with.
+LARGEST_ESTIMATE = 1_000_000_000
 #: Weight of one answer in a model's running average.
 AVERAGE_WEIGHT = 0.1
 
@@ -44,11 +48,11 @@ def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> int:
     total = estimate_input(body)
     if path in _NO_OUTPUT:
         return total
-    bounds = [body[name] for name in _OUTPUT_LIMITS if isinstance(body.get(name), int)]
+    bounds = [max(0, body[name]) for name in _OUTPUT_LIMITS if type(body.get(name)) is int]
     average = averages.expected(str(body.get("model", "")))
-    output = max(0, min(bounds)) if bounds else average
-    choices = body.get("n", 1)
-    return total + output * (choices if isinstance(choices, int) and 1 <= choices <= 128 else 1)
+    output = min(bounds, default=average)
+    choices = _count(body, "n") or 1
+    return min(total + output * (choices if choices <= MOST_CHOICES else 1), LARGEST_ESTIMATE)
 
 
 def usage_of(answer: dict[str, Any]) -> Usage | None:
@@ -78,7 +82,8 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
 
 def _measure(value: Any) -> tuple[int, int]:
     if isinstance(value, str):
-        return (0, 1) if value.startswith("data:") else (len(value), 0)
+        is_attachment = value.startswith("data:") and ";base64," in value[:200]
+        return (0, 1) if is_attachment else (len(value), 0)
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):

@@ -3,14 +3,23 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from string import punctuation
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import orjson
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient
 from pydantic import SecretStr
 
-from workers.generation.classification import BAD_RESPONSE, CONNECTION_ERROR, TIMEOUT, Verdict, classify
+from workers.generation.classification import (
+    AUTH_FAILED,
+    BAD_RESPONSE,
+    CONNECTION_ERROR,
+    TIMEOUT,
+    Verdict,
+    classify,
+)
 
 #: Time to open a connection, in seconds.
 CONNECT_TIMEOUT_S = 10.0
@@ -18,6 +27,7 @@ CONNECT_TIMEOUT_S = 10.0
 MAX_CLIENTS = 4096
 #: The provider's own correlation header (OpenAI, "Debugging requests").
 REQUEST_ID_HEADER = "X-Client-Request-Id"
+JSON_BODY = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +97,14 @@ class Upstream:
                     path,
                     cast_to=httpx2.Response,
                     content=content,
-                    options={"headers": {"Content-Type": "application/json", REQUEST_ID_HEADER: request_id}},
+                    options={
+                        "headers": {**JSON_BODY, REQUEST_ID_HEADER: quote(request_id, safe=punctuation)}
+                    },
                 )
                 raw = response.content
         except APIStatusError as error:
             return _refused(error, api_key, _since(started))
-        except (APITimeoutError, TimeoutError):
+        except TimeoutError:
             return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", _since(started))
         except (APIConnectionError, httpx2.HTTPError) as error:
             cause = type(error.__cause__ or error).__name__
@@ -125,14 +137,16 @@ def _answered(raw: bytes, status: int, latency_ms: int) -> Answer | Failure:
 
 
 def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Failure:
-    """Judge an error answer; the key is taken out of it, should the provider repeat it."""
+    """Judge an error answer; the key is taken out of it, should the provider repeat it.
+
+    Of a refused key nothing is passed on: providers repeat a part of it.
+    """
     response = error.response
-    text = response.text.replace(api_key.get_secret_value(), "[key]")
     try:
-        body = orjson.loads(text)
+        body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         body = None
-    body = body if isinstance(body, dict) else {"message": text[:1000]}
+    body = _scrubbed(body if isinstance(body, dict) else {"message": response.text[:1000]}, api_key)
     details = body.get("error", body)
     details = details if isinstance(details, dict) else {"message": str(details)}
     code = str(details.get("code") or details.get("type") or "")
@@ -142,4 +156,19 @@ def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Fail
     verdict = classify(
         response.status_code, kind if kind == "insufficient_quota" else code, message, headers, time.time()
     )
+    if verdict is AUTH_FAILED:
+        return Failure(
+            verdict, "the provider refuses the key", latency_ms, response.status_code, code or None
+        )
     return Failure(verdict, message, latency_ms, response.status_code, code or None, body)
+
+
+def _scrubbed(value: Any, api_key: SecretStr) -> Any:
+    """The value, with the key taken out of every text."""
+    if isinstance(value, str):
+        return value.replace(api_key.get_secret_value(), "[key]")
+    if isinstance(value, dict):
+        return {_scrubbed(name, api_key): _scrubbed(item, api_key) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed(item, api_key) for item in value]
+    return value

@@ -68,7 +68,7 @@ class KeyRegistry:
         Raises:
             NotFoundError: there is no such automation.
             ConflictError: the alias is taken, or the same API key is there already.
-            PlatformError: the API key is empty.
+            PlatformError: the API key is empty, or a limit is less than 1.
         """
         vault = self._vault
         if vault is None:
@@ -76,6 +76,8 @@ class KeyRegistry:
         value = SecretStr(api_key.get_secret_value().strip())
         if not value.get_secret_value().isascii() or not value.get_secret_value().isprintable() or not value:
             raise PlatformError("the API key is empty, or has characters that none has")
+        if any(limit is not None and limit < 1 for limit in asdict(limits).values()):
+            raise PlatformError("a limit is less than 1")
         await self._automation(automation_id)
         twin = await self._mongo.keys.find_one(
             {"fingerprint": {"$in": vault.fingerprints(value)}}, {"automation_id": 1, "alias": 1}

@@ -89,8 +89,8 @@ class _Candidate:
 def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
     """Assign keys to the asks, first come first served.
 
-    An ask that has to wait holds back those behind it that need the same keys, so that a large request is not
-    overtaken for ever by small ones.
+    An ask that has to wait keeps the keys that could serve it from those behind it, so that a large request
+    is not overtaken for ever by small ones.
 
     Args:
         asks: in the order of their arrival.
@@ -99,22 +99,27 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
     """
     candidates = [_Candidate(key, room(key, now)) for key in keys]
     result = Plan()
-    waiting_models: set[str | None] = set()
+    kept_until: dict[str, float] = {}
     for index, ask in enumerate(asks):
         eligible, refusal = _eligible(ask, candidates, now)
         if refusal is not None:
             result.refuse[index] = refusal
             continue
-        if ask.model not in waiting_models and (chosen := _choose(ask, eligible, now)) is not None:
+        chosen = _choose(ask, [c for c in eligible if c.key.id not in kept_until], now)
+        if chosen is not None:
             chosen.left.take(chargeable(chosen.key, ask.tokens))
             chosen.taken += 1
             result.reserve.setdefault(chosen.key.id, []).append(index)
             continue
-        available = min(available_at(c.key, chargeable(c.key, ask.tokens), now) for c in eligible)
+        available = min(
+            max(available_at(c.key, chargeable(c.key, ask.tokens), now), kept_until.get(c.key.id, now))
+            for c in eligible
+        )
         if available > ask.deadline:
             result.refuse[index] = _too_late(ask, eligible, available, now)
             continue
-        waiting_models.add(ask.model)
+        for candidate in eligible:
+            kept_until.setdefault(candidate.key.id, available)
         if max(available, now) >= ask.patience_until:
             result.put_off[index] = Later(available)
             continue

@@ -126,18 +126,32 @@ async def test_more_keys_than_are_kept_are_no_trouble(ask: Ask, monkeypatch: pyt
 @pytest.mark.parametrize(
     "body",
     [
-        json.dumps({"error": {"message": f"bad key {SECRET}", "code": "invalid_api_key", "param": [SECRET]}}),
+        json.dumps({"error": {"message": f"bad key {SECRET}", "code": "odd", "param": [SECRET]}}),
+        json.dumps({"error": {"message": f"bad key {SECRET}"}}).replace("-", "\\u002d"),
         json.dumps({SECRET: SECRET}),
         f"<html>{SECRET}</html>",
         f'"{SECRET}"',
     ],
 )
 async def test_a_key_that_the_provider_repeats_is_taken_out(provider: Provider, ask: Ask, body: str) -> None:
-    provider.answers(401, body)
+    provider.answers(400, body)
     failure = await refused(ask())
-    assert failure.verdict.outcome is Outcome.AUTH_FAILED
+    assert failure.verdict.outcome is Outcome.REJECTED
     assert SECRET not in repr(failure)
     assert "[key]" in repr(failure)
+
+
+async def test_of_what_a_provider_says_of_a_refused_key_nothing_is_passed_on(
+    provider: Provider, ask: Ask
+) -> None:
+    provider.answers(
+        401, json.dumps({"error": {"message": "bad key sk-v***6789", "code": "invalid_api_key"}})
+    )
+    failure = await refused(ask())
+    assert failure.verdict.outcome is Outcome.AUTH_FAILED
+    assert failure.error_code == "invalid_api_key"
+    assert "6789" not in repr(failure)
+    assert failure.provider is None
 
 
 async def test_an_error_is_judged_once_and_the_provider_is_not_asked_again(
