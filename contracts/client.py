@@ -13,7 +13,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from aio_pika import DeliveryMode, Message, connect_robust
+from aio_pika import DeliveryMode, Message, RobustConnection
 from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelInvalidStateError, DeliveryError
 from pamqp.commands import Basic
 from pydantic import ValidationError
@@ -26,7 +26,7 @@ from contracts.messages import GenerationRequest, GenerationResult
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection
+    from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel
 
 #: How long to wait for the broker at the start, and for a publish to be confirmed, in seconds.
 BROKER_TIMEOUT_S = 15.0
@@ -53,7 +53,7 @@ class Keyway:
             raise ValueError(
                 f"{self._automation_id!r} is not an automation's id; it is the user in the address"
             )
-        self._connection: AbstractRobustConnection | None = None
+        self._connection: RobustConnection | None = None
         self._channel: AbstractRobustChannel | None = None
         self._pending: dict[str, asyncio.Future[GenerationResult]] = {}
         self._reopened = asyncio.Event()
@@ -64,13 +64,16 @@ class Keyway:
         Raises:
             PublishError: the broker can't be reached or refuses the user or token.
         """
-        url = self._url.with_query({"heartbeat": "10", "name": f"keyway client {self._automation_id}"})
+        name = f"keyway client {self._automation_id}"
+        url = self._url.with_query({"heartbeat": "10", "name": name, "reconnect_interval": str(RETRY_S)})
+        connection = self._connection = RobustConnection(url)
         try:
-            self._connection = await connect_robust(url, timeout=BROKER_TIMEOUT_S, reconnect_interval=RETRY_S)
+            await connection.connect(timeout=BROKER_TIMEOUT_S)
         except (AMQPError, OSError) as error:
+            await connection.close()
             where = f"{self._url.host}:{self._url.port or 5672}"
             raise PublishError(f"can't connect to RabbitMQ at {where}: {type(error).__name__}") from None
-        await self._open_channel(self._connection)
+        await self._open_channel(connection)
         return self
 
     async def __aexit__(
@@ -179,7 +182,7 @@ class Keyway:
             else:
                 return
 
-    async def _open_channel(self, connection: AbstractRobustConnection) -> None:
+    async def _open_channel(self, connection: RobustConnection) -> None:
         """One channel for requests and answers, as direct reply-to wants it."""
         self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         replies = await self._channel.get_queue(names.DIRECT_REPLY_TO)

@@ -8,6 +8,7 @@ import pytest
 from contracts import GenerationResult, Keyway
 from contracts.errors import KeysExhaustedError
 from tests.harness import World, eventually
+from workers.accounting.totals import total_id
 from workers.keys.key import Limits
 
 DAILY = Limits(tokens_per_day=1000)
@@ -21,6 +22,15 @@ async def ask(keyway: Keyway) -> GenerationResult:
 async def exhausted(world: World, bot: str, alias: str) -> bool:
     status: str = (await world.key(bot, alias))["status"]
     return status == "exhausted"
+
+
+async def move_books(world: World, bot: str, day: str) -> None:
+    """Let what is booked have been booked on another day."""
+    await world.mongo.usage.update_many({"automation_id": bot}, {"$set": {"day": day}})
+    async for total in world.mongo.usage_daily.find({"automation_id": bot}):
+        await world.mongo.usage_daily.delete_one({"_id": total["_id"]})
+        moved = total_id(total["dimension"], day, bot, total["subject"])
+        await world.mongo.usage_daily.insert_one({**total, "_id": moved, "day": day})
 
 
 async def test_a_key_at_its_daily_limit_is_exhausted_until_midnight_and_the_next_takes_over(
@@ -70,6 +80,8 @@ async def test_a_key_at_its_daily_limit_is_exhausted_until_midnight_and_the_next
                     }
                 ],
             )
+
+        await move_books(shared, bot, yesterday)
 
         async def active_again() -> bool:
             keys = [await shared.key(bot, alias) for alias in ("Primary", "Secondary")]

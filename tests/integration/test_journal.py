@@ -8,7 +8,9 @@ from typing import Any, Self
 from aio_pika import Message
 
 from contracts.messages import GenerationResult
+from infra.vault import Vault
 from tests.harness import World, eventually
+from workers.generation.journal import Claim, Journal
 
 BODY = json.dumps(
     {
@@ -84,6 +86,19 @@ async def test_the_same_id_of_two_automations_is_two_requests(shared: World) -> 
             await collector.have(1)
         assert collector.answers[0].automation_id == bot
         assert len(await shared.journal(bot)) == 1
+
+
+async def test_a_request_that_is_left_after_a_call_keeps_counting_its_runs(shared: World) -> None:
+    # Attempts are numbered by runs: were the count to start anew, the books would take two calls for one.
+    vault = Vault(shared.settings.master_keys)
+    journal = Journal(shared.mongo, vault, "worker-1", result_ttl_s=60)
+    runs = []
+    for begun in (False, True, False, False):
+        claim = await journal.claim("bot", "left-again-and-again")
+        assert isinstance(claim, Claim)
+        runs.append(claim.run)
+        await journal.abandon(claim, begun=begun)
+    assert runs == [0, 0, 1, 2]
 
 
 async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:

@@ -8,7 +8,7 @@ import bson
 import pytest
 from aio_pika import ExchangeType
 
-from contracts.errors import GenerationError
+from contracts.errors import GenerationError, InternalError
 from tests.harness import World
 
 
@@ -73,7 +73,7 @@ async def test_no_plaintext_key_is_in_any_collection_log_message_or_command_outp
             assert json.dumps(secret)[1:-1].encode() not in content
 
 
-async def test_a_ciphertext_that_is_moved_to_another_key_opens_nothing_and_puts_the_key_in_error(
+async def test_a_ciphertext_that_is_moved_to_another_key_opens_nothing_and_blames_no_key(
     shared: World,
 ) -> None:
     bot = await shared.add_automation()
@@ -81,14 +81,16 @@ async def test_a_ciphertext_that_is_moved_to_another_key_opens_nothing_and_puts_
     await shared.add_key(bot, "Backup")
     stolen = await shared.mongo.keys.find_one({"automation_id": bot, "alias": "Primary"})
     assert stolen is not None
-    await shared.mongo.keys.update_one(
-        {"automation_id": bot, "alias": "Backup"}, {"$set": {"secret": stolen["secret"]}}
-    )
-    await shared.mongo.keys.delete_one({"_id": stolen["_id"]})
+    moved = {"$set": {"secret": stolen["secret"]}}
+    await shared.mongo.keys.update_one({"automation_id": bot, "alias": "Backup"}, moved)
     async with shared.client(bot) as keyway:
-        with pytest.raises(GenerationError):
+        served = {(await keyway.generate("/moderations", input="hello")).key_alias for _ in range(6)}
+        assert served == {"Primary"}
+        await shared.mongo.keys.delete_one({"_id": stolen["_id"]})
+        with pytest.raises(InternalError, match="no master key"):
             await keyway.generate("/moderations", input="hello", timeout=20)
-    assert await shared.journal(bot) == []
+    assert (await shared.key(bot, "Backup"))["status"] == "active"
+    assert {call["key"] for call in await shared.journal(bot)} == {f"{bot}-Primary"}
 
 
 async def test_keys_are_re_encrypted_under_a_new_master_key_and_still_serve(world: World) -> None:

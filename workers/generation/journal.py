@@ -123,13 +123,13 @@ class Journal:
 
         Args:
             claim: of the request.
-            begun: whether the provider was called; if not, it is as if it had not been claimed.
+            begun: whether the provider was called; if not, ever, it is as if it had not been claimed.
 
         Raises:
             PyMongoError: MongoDB is away; the claim is taken over when the request comes again.
         """
         self._active.discard(claim.id)
-        if begun:
+        if begun or claim.run > 0:
             await self._mongo.requests_fast.update_one(self._mine(claim), {"$set": {"owner": None}})
         else:
             await self._mongo.requests_fast.delete_one(self._mine(claim))
