@@ -90,6 +90,8 @@ def read(
         return Invalid(envelope, _first(error))
     except ValueError as error:
         return Invalid(envelope, f"Invalid JSON: {error}")
+    if request.body.get("stream"):
+        return Invalid(envelope, "body.stream: chunks are not served yet; ask without it")
     deadline = envelope.received_at + deadline_s
     if request.deadline is not None:
         deadline = request.deadline.timestamp()

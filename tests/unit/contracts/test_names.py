@@ -67,6 +67,7 @@ def test_an_answer_may_go_to_the_automations_own_places(reply_to: str) -> None:
         "replies",
         "replies.",
         "replies.bil",
+        "replies.bill.",
         "replies.billing-bot",
         "replies.bill-2",
         "replies.billX.one",

@@ -110,6 +110,16 @@ async def test_after_a_failure_the_next_item_is_written() -> None:
     assert await commit.submit(2) == 20
 
 
+@pytest.mark.parametrize("answers", [[], [1], [1, 2, 3]])
+async def test_a_write_that_does_not_answer_each_item_fails_all_of_its_batch(answers: list[int]) -> None:
+    async def write(_: Sequence[int]) -> Sequence[int]:
+        return answers
+
+    commit = GroupCommit(write)
+    asked = asyncio.gather(commit.submit(1), commit.submit(2), return_exceptions=True)
+    assert [type(answer) for answer in await asyncio.wait_for(asked, 5)] == [ValueError, ValueError]
+
+
 async def test_who_no_longer_waits_disturbs_nobody() -> None:
     store = Store()
     commit = GroupCommit(store.write)

@@ -49,7 +49,12 @@ def test_a_variable_that_is_no_setting_is_ignored(monkeypatch: pytest.MonkeyPatc
         ("AMQP_URL", "guest:s3cr3t@localhost"),
         ("AMQP_URL", "ftp://guest:s3cr3t@localhost"),
         ("AMQP_URL", "amqp://guest:s3cr3t@[localhost"),
+        ("AMQP_URL", "amqp://guest:s3cr3t\u2100@host/v"),
+        ("AMQP_URL", "http://guest:s3cr3t@localhost"),
+        ("AMQP_URL", "mongodb://guest:s3cr3t@localhost"),
+        ("AMQP_ADMIN_URL", "amqp://guest:s3cr3t@localhost"),
         ("AMQP_ADMIN_URL", "s3cr3t"),
+        ("MONGO_URL", "http://guest:s3cr3t@localhost"),
         ("MONGO_URL", "postgresql://s3cr3t"),
         ("MONGO_URL", ""),
         ("MONGO_DATABASE", "key way"),
@@ -134,6 +139,13 @@ def test_master_keys_are_read_in_their_order(monkeypatch: pytest.MonkeyPatch, te
 )
 def test_lanes_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch, text: str, lanes: set[str]) -> None:
     assert load(monkeypatch, LANES=text).lanes == lanes
+
+
+@pytest.mark.parametrize("lane", ["Billing Bot", "billing.bot", "-bot", "b" * 64])
+def test_a_lane_that_can_be_no_automations_is_named(monkeypatch: pytest.MonkeyPatch, lane: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(monkeypatch, LANES=f"a,{lane}")
+    assert str(raised.value) == f"KEYWAY_LANES: {lane!r} is not an automation's id"
 
 
 def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:

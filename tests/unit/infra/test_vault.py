@@ -59,6 +59,13 @@ def test_a_ciphertext_that_was_cut_is_noticed(kept: int) -> None:
         VAULT.open(replace(sealed, ciphertext=sealed.ciphertext[:kept]), PLACE)
 
 
+@pytest.mark.parametrize("nonce", [b"", b"short", b"x" * 11, b"x" * 200])
+def test_a_nonce_of_another_length_is_noticed(nonce: bytes) -> None:
+    sealed = VAULT.seal(b"sk-secret", PLACE)
+    with pytest.raises(VaultError, match=f"can't open {PLACE}"):
+        VAULT.open(replace(sealed, nonce=nonce), PLACE)
+
+
 def test_an_unknown_master_key_is_named() -> None:
     sealed = make_vault("m2").seal(b"sk-secret", PLACE)
     with pytest.raises(VaultError, match="'m2' is not in KEYWAY_MASTER_KEYS"):

@@ -97,13 +97,20 @@ def test_fields_that_a_later_version_adds_are_ignored(model: type[BaseModel], sa
     [
         ("cost_nanousd", -1),
         ("cost_nanousd", 0.5),
+        ("cost_nanousd", 19050.0),
+        ("cost_nanousd", "19050"),
+        ("cost_nanousd", True),
         ("total_tokens", -1),
         ("total_tokens", 1.5),
+        ("total_tokens", 46.0),
+        ("total_tokens", "46"),
+        ("total_tokens", True),
         ("latency_ms", -1),
         ("outcome", "fine"),
         ("source", "somewhere"),
         ("automation_id", "Billing Bot"),
         ("occurred_at", "2026-11-24T10:00:00"),
+        ("occurred_at", 1_764_000_000),
     ],
 )
 def test_a_usage_event_that_would_spoil_the_books_is_refused(field: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from workers.generation.classification import (
     CONNECTION_ERROR,
     LONGEST_COOL_MS,
     RATE_LIMITED_COOL_MS,
+    SHORTEST_COOL_MS,
     TIMEOUT,
     Next,
     Verdict,
@@ -62,6 +63,7 @@ TABLE = [
     (400, "context_length_exceeded", "This model's maximum context length is 8192 tokens", REJECTED),
     (400, "content_policy_violation", "rejected by the safety system", REJECTED),
     (403, "content_policy_violation", "rejected by the safety system", REJECTED),
+    (403, "content_policy_violation", "blocked by the model's safety system", REJECTED),
     (403, "", "This violates our usage policy", REJECTED),
     (404, "", "Invalid URL (POST /v1/nowhere)", REJECTED),
     (405, "", "", REJECTED),
@@ -134,6 +136,28 @@ def test_a_rate_limited_key_rests_as_long_as_the_provider_says_or_a_little() -> 
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "0"},
+        {"retry-after": "-5"},
+        {"retry-after-ms": "0"},
+        {"retry-after-ms": "0.4"},
+        {"retry-after": formatdate(NOW - 90, usegmt=True)},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "0s"},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"},
+        {"x-ratelimit-remaining-tokens": "0"},
+    ],
+)
+def test_a_rate_limited_key_is_never_asked_again_at_once(headers: dict[str, str]) -> None:
+    assert classify(429, "rate_limit_exceeded", "", headers, NOW).cool_ms == SHORTEST_COOL_MS
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_no_answer_and_does_not_reject_the_request(status: int) -> None:
+    assert verdict_of(status) == BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
     ("headers", "wait_ms"),
     [
         ({}, None),
@@ -155,6 +179,7 @@ def test_a_rate_limited_key_rests_as_long_as_the_provider_says_or_a_little() -> 
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "Tue, 99 Foo 2026 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
         ({"retry-after-ms": "soon"}, None),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360_000),
         ({"x-ratelimit-remaining-requests": " 0 ", "x-ratelimit-reset-requests": "20ms"}, 20),
@@ -180,6 +205,7 @@ def test_a_rate_limited_key_rests_as_long_as_the_provider_says_or_a_little() -> 
             1000,
         ),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "900d"}, LONGEST_COOL_MS),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400 + "s"}, 0),
     ],
 )
 def test_the_wait_is_read_from_every_header_that_names_one(
@@ -197,6 +223,8 @@ def test_the_wait_is_read_from_every_header_that_names_one(
         ("500", "0", Limits(500, None)),
         ("-1", "many", None),
         ("²", "", None),
+        ("9" * 5000, "18446744073709551616", None),
+        ("9" * 12, "9" * 13, Limits(10**12 - 1, None)),
         (None, None, None),
     ],
 )
@@ -228,6 +256,7 @@ def test_the_limits_that_a_429_names_are_kept(
         ("about 1s", None),
         ("-1s", None),
         ("1y", None),
+        ("9" * 400 + "s", None),
     ],
 )
 def test_durations_are_read_as_openai_writes_them(text: str, milliseconds: int | None) -> None:

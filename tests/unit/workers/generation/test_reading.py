@@ -82,7 +82,14 @@ def test_a_model_that_is_no_text_is_none(model: object) -> None:
 
 
 def test_the_body_goes_to_the_provider_with_the_same_values() -> None:
-    body = {"model": "m", "seed": 2**53 + 1, "t": 0.1, "text": "schön 🎈", "deep": [{"a": [None, True]}]}
+    body = {
+        "model": "m",
+        "seed": 2**53 + 1,
+        "big": 123456789012345678901234567890,
+        "t": 0.1,
+        "text": "schön 🎈",
+        "deep": [{"a": [None, True]}],
+    }
     assert json.loads(good({"path": "/responses", "body": body}).content) == body
 
 
@@ -144,6 +151,9 @@ def test_a_deadline_just_past_a_day_is_refused() -> None:
         (b"hello", {}, "Invalid JSON"),
         (b'{"path": "/chat/completions", "body": {}', {}, "Invalid JSON"),
         (b'{"path": "\xff"}', {}, "Invalid JSON"),
+        (b'{"path": "/responses", "body": {"x": NaN}}', {}, "Invalid JSON"),
+        (b'{"path": "/responses", "body": {"x": Infinity}}', {}, "Invalid JSON"),
+        (b'{"path": "/responses", "body": {"x": -Infinity}}', {}, "Invalid JSON"),
         (b"[]", {}, "object"),
         (b"null", {}, "object"),
         ({"body": {}}, {}, "path: Field required"),
@@ -153,6 +163,7 @@ def test_a_deadline_just_past_a_day_is_refused() -> None:
         (HELLO | {"dedline": "2026-11-24T10:00:00Z"}, {}, "dedline: Extra inputs are not permitted"),
         (HELLO | {"deadline": "2026-11-24T10:00:00"}, {}, "deadline: Input should have timezone info"),
         (HELLO | {"deadline": "soon"}, {}, "deadline: "),
+        (HELLO | {"deadline": 1_764_000_000}, {}, "deadline: "),
         (HELLO | {"user_id": ""}, {}, "user_id: "),
         (HELLO | {"user_id": 7}, {}, "user_id: "),
         (HELLO | {"metadata": []}, {}, "metadata: "),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from contracts.messages import Usage
 from workers.generation.tokens import (
     DEFAULT_OUTPUT_TOKENS,
+    LARGEST_ESTIMATE,
     TOKENS_PER_ATTACHMENT,
     OutputAverages,
     estimate,
@@ -38,6 +39,11 @@ def test_an_inline_image_is_a_fixed_number_whatever_its_size() -> None:
 
     assert estimate_input(with_image(1_000_000)) == estimate_input(with_image(10))
     assert TOKENS_PER_ATTACHMENT <= estimate_input(with_image(10)) < TOKENS_PER_ATTACHMENT + 20
+
+
+@pytest.mark.parametrize("start", ["data: ", "data:", "data:text/plain,", ";base64,"])
+def test_text_that_begins_like_an_attachment_is_still_text(start: str) -> None:
+    assert estimate_input({"input": start + "x" * 400_000}) == pytest.approx(100_000, abs=10)
 
 
 @given(JSON)
@@ -77,6 +83,13 @@ def test_the_output_is_taken_for_its_bound_or_else_for_the_average(
     assert total == pytest.approx(HELLO_INPUT + output, abs=3)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"max_tokens": 2**63 - 1}, {"max_tokens": 2**63 - 1, "n": 128}, {"max_output_tokens": 10**40}]
+)
+def test_an_absurd_bound_is_no_absurd_estimate(changes: dict[str, Any]) -> None:
+    assert estimate("/chat/completions", HELLO | changes, OutputAverages()) == LARGEST_ESTIMATE
+
+
 @pytest.mark.parametrize("path", ["/embeddings", "/moderations"])
 def test_where_there_is_no_output_only_the_input_counts(path: str) -> None:
     body = {"model": "text-embedding-3-small", "input": "x" * 400, "max_tokens": 5000}
@@ -90,7 +103,7 @@ def test_where_there_is_no_output_only_the_input_counts(path: str) -> None:
     ),
 )
 def test_any_request_has_an_estimate(path: str, body: dict[str, Any]) -> None:
-    assert estimate(path, body, OutputAverages()) >= 1
+    assert 1 <= estimate(path, body, OutputAverages()) <= LARGEST_ESTIMATE
 
 
 def test_a_models_answers_are_learnt_from() -> None:

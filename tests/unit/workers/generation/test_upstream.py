@@ -74,10 +74,10 @@ def ask(upstream: Upstream, server: BaseTestServer) -> Ask:
 
 
 async def call(
-    upstream: Upstream, base_url: str, key: str = SECRET, timeout_s: float = 10.0
+    upstream: Upstream, base_url: str, key: str = SECRET, request_id: str = "req-1", timeout_s: float = 10.0
 ) -> Answer | Failure:
     return await upstream.call(
-        base_url, SecretStr(key), "/chat/completions", HELLO, request_id="req-1", timeout_s=timeout_s
+        base_url, SecretStr(key), "/chat/completions", HELLO, request_id=request_id, timeout_s=timeout_s
     )
 
 
@@ -106,6 +106,22 @@ async def test_the_provider_is_sent_the_body_as_it_is_with_key_and_request_id(
     assert request.headers["authorization"] == f"Bearer {SECRET}"
     assert request.headers["x-client-request-id"] == "req-1"
     assert request.content_type == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("request_id", "sent"),
+    [
+        ("order-42:1/a b", "order-42:1/a%20b"),
+        ("\u0437\u0430-42", "%D0%B7%D0%B0-42"),
+        ("\u00e9", "%C3%A9"),
+        ("a\r\nx-evil: 1", "a%0D%0Ax-evil:%201"),
+    ],
+)
+async def test_any_request_id_can_be_sent(provider: Provider, ask: Ask, request_id: str, sent: str) -> None:
+    assert isinstance(await ask(request_id=request_id), Answer)
+    ((request, _),) = provider.requests
+    assert request.headers["x-client-request-id"] == sent
+    assert "x-evil" not in request.headers
 
 
 async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
@@ -139,6 +155,13 @@ async def test_a_key_that_the_provider_repeats_is_taken_out(provider: Provider, 
     assert failure.verdict.outcome is Outcome.REJECTED
     assert SECRET not in repr(failure)
     assert "[key]" in repr(failure)
+
+
+async def test_a_key_that_the_provider_repeats_escaped_is_taken_out(provider: Provider, ask: Ask) -> None:
+    provider.answers(400, r'{"error": {"message": "bad sk\u002dabc\/def"}}')
+    failure = await refused(ask("sk-abc/def"))
+    assert "sk-abc/def" not in repr(failure)
+    assert failure.message == "bad [key]"
 
 
 async def test_of_what_a_provider_says_of_a_refused_key_nothing_is_passed_on(
@@ -210,6 +233,19 @@ async def test_an_answer_that_is_no_json_object_is_tried_again(
     assert failure.http_status == 200
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_and_does_not_reject_the_request(
+    provider: Provider, ask: Ask, status: int
+) -> None:
+    async def moved(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers={"Location": "/v1/elsewhere"})
+
+    provider.handler = moved
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.BACK_OFF)
+    assert len(provider.requests) == 1
+
+
 @pytest.mark.parametrize("status", [200, 500])
 async def test_an_answer_that_breaks_off_is_tried_again(provider: Provider, ask: Ask, status: int) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
@@ -243,7 +279,7 @@ async def test_a_provider_that_is_not_there_is_tried_again(upstream: Upstream) -
         bound.bind(("127.0.0.1", 0))
         base_url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
         failure = await refused(call(upstream, base_url))
-    assert failure.verdict.next is Next.BACK_OFF
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.CONNECTION_ERROR, Next.BACK_OFF)
     assert failure.verdict.blames_key
     assert failure.http_status is None
 

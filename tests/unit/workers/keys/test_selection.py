@@ -158,6 +158,27 @@ def test_who_waits_is_not_overtaken_by_a_later_ask_for_the_same_model() -> None:
     assert planned.refuse == {}
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "o3", None])
+def test_who_waits_for_a_key_is_not_overtaken_on_it_whatever_the_model(model: str | None) -> None:
+    key = make_key(limits=Limits(tokens_per_minute=100), window=used(1, 50, ago=10))
+    planned = plan([make_ask(80), make_ask(50, model=model)], [key], NOW)
+    assert planned == Plan(look_again_at=NOW - 10 + SPAN_S)
+
+
+def test_who_waits_holds_nobody_back_from_a_key_that_it_can_not_use() -> None:
+    full = make_key(id="full", limits=Limits(tokens_per_minute=100), window=used(1, 50, ago=10))
+    other = make_key(id="other", denied_models={"gpt-4o-mini": LATER})
+    planned = plan([make_ask(80), make_ask(model="o3")], [full, other], NOW)
+    assert planned == Plan(reserve={"other": [1]}, look_again_at=NOW - 10 + SPAN_S)
+
+
+def test_who_is_held_back_is_put_off_to_when_the_one_before_has_its_key() -> None:
+    key = make_key(limits=Limits(tokens_per_minute=100), window=used(1, 50, ago=10))
+    asks = [make_ask(80, patience_until=NOW), make_ask(10, patience_until=NOW)]
+    free_at = Later(NOW - 10 + SPAN_S)
+    assert plan(asks, [key], NOW) == Plan(put_off={0: free_at, 1: free_at})
+
+
 def test_who_is_refused_holds_nobody_back() -> None:
     key = make_key(limits=Limits(tokens_per_minute=100), window=used(1, 50))
     planned = plan([make_ask(80, deadline=NOW + 1), make_ask(5)], [key], NOW)

@@ -99,6 +99,64 @@ def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
         assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
 
 
+def could_use(ask: Ask, keys: tuple[Key, ...]) -> set[str]:
+    """Ids of the keys that could serve the ask, now or later."""
+    return {
+        key.id
+        for key in keys
+        if not key.is_refused(NOW) and (ask.model is None or key.denied_models.get(ask.model, 0) <= NOW)
+    }
+
+
+@given(ASKS, KEYS)
+def test_nobody_is_served_by_a_key_that_one_who_waits_before_could_use(
+    asks: list[Ask], keys: tuple[Key, ...]
+) -> None:
+    planned = plan(asks, keys, NOW)
+    served_by = {index: key_id for key_id, indices in planned.reserve.items() for index in indices}
+    kept: set[str] = set()
+    for index, ask in enumerate(asks):
+        if index in served_by:
+            assert served_by[index] not in kept
+        elif index not in planned.refuse:
+            kept |= could_use(ask, keys)
+
+
+@given(ASKS, KEYS)
+def test_while_nothing_can_be_reserved_nobody_looks_again_at_once(
+    asks: list[Ask], keys: tuple[Key, ...]
+) -> None:
+    planned = plan(asks, keys, NOW)
+    if not planned.reserve:
+        assert planned.look_again_at is None or planned.look_again_at > NOW
+        assert all(later.at > NOW for later in planned.put_off.values())
+
+
+@given(ASKS, KEYS)
+def test_who_is_held_back_brings_the_next_look_no_nearer(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+    planned = plan(asks, keys, NOW)
+    reserved = {index for indices in planned.reserve.values() for index in indices}
+    kept: set[str] = set()
+    held_back = []
+    for index, ask in enumerate(asks):
+        if index in reserved or index in planned.refuse:
+            continue
+        if could_use(ask, keys) <= kept:
+            held_back.append(index)
+        kept |= could_use(ask, keys)
+    others = plan([ask for index, ask in enumerate(asks) if index not in held_back], keys, NOW)
+    first = min(
+        [
+            others.look_again_at or math.inf,
+            *(later.at for later in others.put_off.values()),
+            *(asks[index].deadline for index in held_back),
+        ],
+        default=math.inf,
+    )
+    assert (planned.look_again_at or math.inf) >= first
+    assert all(planned.put_off[index].at >= first for index in held_back if index in planned.put_off)
+
+
 @given(ASKS, KEYS)
 def test_asks_for_a_model_are_served_in_their_order(asks: list[Ask], keys: tuple[Key, ...]) -> None:
     planned = plan(asks, keys, NOW)
