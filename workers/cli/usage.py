@@ -51,7 +51,7 @@ def print_usage(day: str, by: Dimension, totals: list[Document]) -> None:
     """The table for people; `*` marks sums in which calls without a known price are missing."""
     rows = [
         [
-            total["automation_id"],
+            *([] if by is Dimension.AUTOMATION else [total["automation_id"]]),
             total["label"],
             str(total["attempts"]),
             str(total["succeeded"]),
@@ -62,7 +62,8 @@ def print_usage(day: str, by: Dimension, totals: list[Document]) -> None:
         ]
         for total in totals
     ]
-    columns = ["automation", by.value, "calls>", "ok>", "tokens in>", "tokens out>", "cost>", "mean latency>"]
+    named = ["automation"] if by is Dimension.AUTOMATION else ["automation", by.value]
+    columns = [*named, "calls>", "ok>", "tokens in>", "tokens out>", "cost>", "latency>"]
     print_table(f"Usage of {day} (UTC)", columns, rows)
     if any(total["unpriced"] for total in totals):
         err.print("* calls to models without a known price are not in the sum")
