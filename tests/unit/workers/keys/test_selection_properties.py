@@ -99,6 +99,33 @@ def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
         assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
 
 
+@st.composite
+def busy_key(draw: st.DrawFn, number: int) -> Key:
+    """A key that has room for a small call at once, and for a large one in a while."""
+    return make_key(
+        id=f"k{number}",
+        denied_models=draw(st.sampled_from([{}, {"a": LATER}, {"b": LATER}])),
+        limits=Limits(tokens_per_minute=100),
+        window=(WindowEntry(SECOND - draw(st.integers(0, SPAN_S - 1)), 1, draw(st.integers(40, 60))),),
+    )
+
+
+BUSY_KEYS = st.integers(1, 2).flatmap(lambda count: st.tuples(*(busy_key(number) for number in range(count))))
+LARGE_AND_SMALL_ASKS = st.lists(
+    st.builds(
+        Ask,
+        model=MODELS,
+        tokens=st.sampled_from([80, 10]),
+        deadline=st.just(LATER),
+        patience_until=st.just(math.inf) | st.floats(NOW - 1, NOW + 20),
+    ),
+    min_size=2,
+    max_size=6,
+)
+#: Anything, and what makes large asks wait before small ones.
+QUEUES = st.tuples(ASKS, KEYS) | st.tuples(LARGE_AND_SMALL_ASKS, BUSY_KEYS)
+
+
 def could_use(ask: Ask, keys: tuple[Key, ...]) -> set[str]:
     """Ids of the keys that could serve the ask, now or later."""
     return {
@@ -108,10 +135,11 @@ def could_use(ask: Ask, keys: tuple[Key, ...]) -> set[str]:
     }
 
 
-@given(ASKS, KEYS)
+@given(QUEUES)
 def test_nobody_is_served_by_a_key_that_one_who_waits_before_could_use(
-    asks: list[Ask], keys: tuple[Key, ...]
+    queue: tuple[list[Ask], tuple[Key, ...]],
 ) -> None:
+    asks, keys = queue
     planned = plan(asks, keys, NOW)
     served_by = {index: key_id for key_id, indices in planned.reserve.items() for index in indices}
     kept: set[str] = set()
@@ -122,18 +150,20 @@ def test_nobody_is_served_by_a_key_that_one_who_waits_before_could_use(
             kept |= could_use(ask, keys)
 
 
-@given(ASKS, KEYS)
+@given(QUEUES)
 def test_while_nothing_can_be_reserved_nobody_looks_again_at_once(
-    asks: list[Ask], keys: tuple[Key, ...]
+    queue: tuple[list[Ask], tuple[Key, ...]],
 ) -> None:
+    asks, keys = queue
     planned = plan(asks, keys, NOW)
     if not planned.reserve:
         assert planned.look_again_at is None or planned.look_again_at > NOW
         assert all(later.at > NOW for later in planned.put_off.values())
 
 
-@given(ASKS, KEYS)
-def test_who_is_held_back_brings_the_next_look_no_nearer(asks: list[Ask], keys: tuple[Key, ...]) -> None:
+@given(QUEUES)
+def test_who_is_held_back_brings_the_next_look_no_nearer(queue: tuple[list[Ask], tuple[Key, ...]]) -> None:
+    asks, keys = queue
     planned = plan(asks, keys, NOW)
     reserved = {index for indices in planned.reserve.values() for index in indices}
     kept: set[str] = set()
