@@ -15,7 +15,6 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
     AsyncIOMotorClientSession,
-    AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReturnDocument, UpdateOne
@@ -25,7 +24,6 @@ from pymongo.errors import (
     DuplicateKeyError,
     OperationFailure,
     PyMongoError,
-    ServerSelectionTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -33,16 +31,13 @@ from pymongo.write_concern import WriteConcern
 from infra.errors import PlatformError
 
 __all__ = [
-    "DESCENDING",
     "BulkWriteError",
-    "Collection",
     "Document",
     "DuplicateKeyError",
     "InsertOne",
     "Mongo",
     "PyMongoError",
     "ReturnDocument",
-    "ServerSelectionTimeoutError",
     "Session",
     "UpdateOne",
     "connect",
@@ -51,7 +46,6 @@ __all__ = [
 ]
 
 Document: TypeAlias = dict[str, Any]
-Collection: TypeAlias = "AsyncIOMotorCollection[Document]"
 Session: TypeAlias = AsyncIOMotorClientSession
 T = TypeVar("T")
 

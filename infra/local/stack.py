@@ -21,10 +21,10 @@ from infra.local.ports import LOOPBACK, choose_ports
 from infra.local.process import Child
 from infra.local.rabbitmq import RabbitMQ, RabbitPorts
 from infra.local.services import INIT, Service, ServiceSpec, keyway_services, simulator
-from infra.local.state import SUPERVISOR, StackState, environment_of, running_environment, write_state
+from infra.local.state import SUPERVISOR, StackState, environment_of, write_state
 from infra.local.supervision import Part, Report, keep_running
 
-__all__ = ["Layout", "Stack", "StackInfo", "backing_services", "outside_services", "running_environment"]
+__all__ = ["Layout", "Stack", "StackInfo", "backing_services", "outside_services"]
 
 INIT_S = 60.0
 LEFTOVERS_GRACE_S = 10.0

@@ -18,6 +18,7 @@ from contracts import names
 from contracts.messages import Heartbeat, UsageRecorded
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
+from infra.dead_letters import dead_letter
 from infra.group_commit import GroupCommit
 from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
@@ -113,15 +114,7 @@ async def _note_heartbeat(mongo: Mongo, routing_key: str, heartbeat: Heartbeat) 
 async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:
     raw = message.raw_message
     log.warning("event_refused", type=raw.type, routing_key=raw.routing_key, reason=reason)
-    copy = Message(
-        raw.body,
-        headers={**(raw.headers or {}), names.REASON_HEADER: reason},
-        content_type=raw.content_type,
-        type=raw.type,
-        message_id=raw.message_id,
-        delivery_mode=DeliveryMode.PERSISTENT,
-    )
-    await dead.publish(copy, raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
+    await dead.publish(dead_letter(raw, reason), raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
 
 
 async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:

@@ -4,10 +4,11 @@ import asyncio
 
 import structlog
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection, HeadersType
+from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 
 from contracts import names
+from infra.dead_letters import dead_letter
 from workers.generation.reading import Envelope
 
 log = structlog.get_logger()
@@ -77,19 +78,7 @@ class Publisher:
 
     async def dead_letter(self, original: AbstractIncomingMessage, automation_id: str, reason: str) -> None:
         """Put a copy of a message with its reason into the `dead` queue."""
-        headers: HeadersType = {**(original.headers or {}), names.REASON_HEADER: reason}
-        message = Message(
-            original.body,
-            headers=headers,
-            content_type=original.content_type,
-            type=original.type,
-            message_id=original.message_id,
-            correlation_id=original.correlation_id,
-            reply_to=original.reply_to,
-            timestamp=original.timestamp,
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
-        await _confirmed(self._dead, message, automation_id)
+        await _confirmed(self._dead, dead_letter(original, reason), automation_id)
 
 
 async def _confirmed(
