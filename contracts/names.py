@@ -9,6 +9,8 @@ REQUESTS_EXCHANGE = "requests"
 EVENTS_EXCHANGE = "events"
 DEAD_EXCHANGE = "dead"
 DEAD_QUEUE = "dead"
+#: A second queue of dead letters, in which workers find requests that the broker ended without an answer.
+UNANSWERED_QUEUE = "dead.unanswered"
 ACCOUNTING_QUEUE = "accounting"
 
 #: What the accounting queue is bound with.
@@ -33,6 +35,7 @@ KEY_LEASE = "key.lease.v1"
 
 #: Header of a dead letter that says why it is one; the broker's own reasons are in `x-death`.
 REASON_HEADER = "x-keyway-reason"
+DEATH_HEADER = "x-death"
 #: Milliseconds since the epoch when a message was published; the name is RabbitMQ's message interceptor's.
 PUBLISHED_AT_HEADER = "timestamp_in_ms"
 
@@ -47,6 +50,16 @@ def is_automation_id(text: str) -> bool:
 def lane_queue(automation_id: str) -> str:
     """The quorum queue that holds an automation's requests."""
     return f"requests.{automation_id}"
+
+
+def lane_of(queue: str) -> str | None:
+    """The automation whose lane a queue is; None for any other queue.
+
+    >>> lane_of("requests.billing-bot")
+    'billing-bot'
+    """
+    prefix, _, automation_id = queue.partition(".")
+    return automation_id if prefix == "requests" and is_automation_id(automation_id) else None
 
 
 def lease_queue(automation_id: str) -> str:

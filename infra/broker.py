@@ -113,10 +113,11 @@ async def declare_topology(channel: "AbstractChannel") -> None:
     await channel.declare_exchange(names.REQUESTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     events = await channel.declare_exchange(names.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     dead = await channel.declare_exchange(names.DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    dead_queue = await channel.declare_queue(
-        names.DEAD_QUEUE, durable=True, arguments={**QUORUM, "x-delivery-limit": UNLIMITED_DELIVERIES}
-    )
-    await dead_queue.bind(dead, "#")
+    for name in (names.DEAD_QUEUE, names.UNANSWERED_QUEUE):
+        queue = await channel.declare_queue(
+            name, durable=True, arguments={**QUORUM, "x-delivery-limit": UNLIMITED_DELIVERIES}
+        )
+        await queue.bind(dead, "#")
     accounting = await channel.declare_queue(
         names.ACCOUNTING_QUEUE,
         durable=True,

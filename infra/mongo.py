@@ -7,7 +7,7 @@ is changing this file.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
@@ -66,6 +66,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         # The same API key twice would be counted against two limits.
         IndexModel([("fingerprint", ASCENDING)], unique=True, name="fingerprint"),
         IndexModel([("status", ASCENDING), ("status_until", ASCENDING)], name="due"),
+        IndexModel([("probe.at", ASCENDING)], sparse=True, name="probe"),
     ],
     "requests": [
         IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
@@ -80,6 +81,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
         ),
     ],
+    "alerts": [IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open")],
     "workers": [IndexModel([("alive_until", ASCENDING)], expireAfterSeconds=3600, name="ttl")],
 }
 
@@ -113,8 +115,8 @@ VALIDATORS: dict[str, Document] = {
 class Mongo:
     """One client and the database's collections.
 
-    Collections that hold money or secrets write with `majority`; `keys_fast` and `requests_fast` are the
-    same collections with `w: 1`, for reservations and claims, whose loss is made good by the other.
+    Collections that hold money or secrets write with `majority`; those named `…_fast` are the same
+    collections with `w: 1`, for reservations and claims, whose loss is made good by the other.
     """
 
     def __init__(self, client: "AsyncIOMotorClient[Document]", database: str) -> None:
@@ -126,6 +128,8 @@ class Mongo:
         )
         fast = WriteConcern(w=1)
         self.automations = self.database["automations"]
+        self.automations_fast = self.database["automations"].with_options(write_concern=fast)
+        self.alerts = self.database["alerts"]
         self.keys = self.database["keys"]
         self.keys_fast = self.database["keys"].with_options(write_concern=fast)
         self.requests = self.database["requests"]
@@ -142,6 +146,16 @@ class Mongo:
             PyMongoError: no usable server within `SERVER_SELECTION_MS`, or it refused.
         """
         await self.database.command("ping")
+
+    async def server_time(self) -> datetime:
+        """The time on MongoDB's clock, which is the one that all services go by.
+
+        Raises:
+            PyMongoError: no usable server within `SERVER_SELECTION_MS`, or it refused.
+        """
+        answer = await self.database.command("hello")
+        moment: datetime = answer["localTime"]
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     async def ensure_schema(self) -> None:
         """Create what is missing of collections, validators and indexes; harmless to repeat.

@@ -1,7 +1,9 @@
 """An automation's identity: its RabbitMQ user, permissions and lane, and its document."""
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from aio_pika.abc import AbstractRobustConnection
@@ -22,6 +24,7 @@ AUTOMATION_DEFAULTS: Document = {
     "enabled": True,
     "deadline_s": 600,
     "call_timeout_s": 300,
+    "max_in_flight": None,
     "allow_leases": False,
 }
 
@@ -37,10 +40,17 @@ class Provisioner:
         self._connection = connection
         self._settings = settings
 
-    async def add(self, automation_id: str, *, actor: str) -> SecretStr:
+    async def add(
+        self, automation_id: str, *, actor: str, settings: Mapping[str, int | None] | None = None
+    ) -> SecretStr:
         """Add an automation: its document, its lane, its RabbitMQ user.
 
         The document comes last, so that what workers see is complete; a repeat after a failure goes on.
+
+        Args:
+            automation_id: its id.
+            actor: who adds it.
+            settings: what differs from `AUTOMATION_DEFAULTS`.
 
         Returns:
             The service token, which is the user's password and is kept nowhere else.
@@ -63,7 +73,7 @@ class Provisioner:
         now = datetime.now(UTC)
         try:
             await self._mongo.automations.insert_one(
-                {"_id": automation_id, **AUTOMATION_DEFAULTS, "created_at": now}
+                {"_id": automation_id, **AUTOMATION_DEFAULTS, **(settings or {}), "created_at": now}
             )
         except DuplicateKeyError:
             raise ConflictError(f"automation {automation_id} is there already") from None
@@ -104,9 +114,18 @@ class Provisioner:
         Raises:
             NotFoundError: there is no such automation.
         """
-        updated = await self._mongo.automations.update_one(
-            {"_id": automation_id}, {"$set": {"enabled": enabled}}
-        )
+        await self._change(automation_id, {"enabled": enabled}, "enabled" if enabled else "disabled", actor)
+
+    async def change(self, automation_id: str, settings: Mapping[str, int | None], *, actor: str) -> None:
+        """Change some of an automation's settings (`AUTOMATION_DEFAULTS`).
+
+        Raises:
+            NotFoundError: there is no such automation.
+        """
+        await self._change(automation_id, settings, f"settings changed: {', '.join(settings)}", actor)
+
+    async def _change(self, automation_id: str, fields: Mapping[str, Any], what: str, actor: str) -> None:
+        updated = await self._mongo.automations.update_one({"_id": automation_id}, {"$set": dict(fields)})
         if not updated.matched_count:
             raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
-        await announce(self._mongo, automation_id, "enabled" if enabled else "disabled", actor)
+        await announce(self._mongo, automation_id, what, actor)

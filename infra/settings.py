@@ -74,7 +74,15 @@ class Settings(BaseSettings):
         description="Requests that one lane's queue holds; past it a publish is refused.",
     )
     delivery_limit: int = Field(
-        default=50, ge=1, description="Deliveries of one request after which RabbitMQ dead-letters it."
+        default=10_000,
+        ge=1,
+        description="Deliveries of one request after which RabbitMQ dead-letters it; each pause of its lane "
+        "counts as one, so it is no measure of crashes.",
+    )
+    crash_limit: int = Field(
+        default=5,
+        ge=1,
+        description="Workers that may die of one request before it is answered `internal` and dead-lettered.",
     )
     result_ttl_s: int = Field(
         default=3600, ge=60, description="Seconds for which a result is kept, encrypted, to answer a repeat."

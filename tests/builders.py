@@ -102,6 +102,7 @@ def make_attempt(**changes: Any) -> AttemptRecord:
         latency_ms=803,
         reserved_tokens=60,
         model="gpt-4o-mini-2024-07-18",
+        occurred_at=NOW,
         cost=Cost(19_050, known=True),
     )
     return replace(calm, **changes)
@@ -115,6 +116,7 @@ class _Delivery:
     reply_to: str | None = None
     type: str | None = "generation.request.v1"
     timestamp: datetime | None = None
+    expiration: float | None = None
     headers: dict[str, Any] = field(default_factory=dict)
 
 

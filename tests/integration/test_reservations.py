@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
 from workers.keys.health import Sample
-from workers.keys.key import Key, Limits
-from workers.keys.limits import SPAN_S, room, used_in_window
-from workers.keys.reservations import Settlement, load_keys, renew_holds, reserve, settle
+from workers.keys.key import Key
+from workers.keys.limits import CIRCUIT_FAILURES, RAMP_S, SPAN_S, model_room, room, used_in_window
+from workers.keys.reported import RateLimits
+from workers.keys.reservations import load_keys, renew_holds, reserve
+from workers.keys.settlements import Settlement, settle
+from workers.keys.slots import give_slots, take_slots
 
 WORKER = "worker-1"
+MODEL = "gpt-4o-mini"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,21 @@ async def read(mongo: Mongo, key: Document) -> tuple[Key, float]:
     return found, now
 
 
+def reported_document(now: datetime, requests: int | None, tokens: int | None, *outside: int) -> Document:
+    """What the provider says of the model; what others use fades so slowly that a test does not see it."""
+    outside_requests, outside_tokens, is_fresh = outside
+    return {
+        "model": MODEL,
+        "requests_per_minute": requests,
+        "tokens_per_minute": tokens,
+        "until": now + timedelta(hours=1 if is_fresh else -1),
+        "outside_requests": outside_requests,
+        "outside_tokens": outside_tokens,
+        "outside_since": now,
+        "outside_until": now + timedelta(days=900),
+    }
+
+
 limit = st.none() | st.integers(1, 40)
 
 
@@ -69,21 +88,30 @@ limit = st.none() | st.integers(1, 40)
             "max_in_flight": limit,
         }
     ),
-    window=st.lists(st.tuples(st.integers(1, 90), st.integers(0, 5), st.integers(0, 10)), max_size=6),
+    window=st.lists(
+        st.tuples(
+            st.integers(1, 90), st.integers(0, 5), st.integers(0, 10), st.sampled_from([MODEL, "other"])
+        ),
+        max_size=6,
+    ),
     held=st.lists(st.tuples(st.integers(-60, 60), st.integers(1, 4), st.integers(0, 10)), max_size=3),
     day_tokens=st.integers(0, 40),
     today=st.booleans(),
     failures=st.integers(0, 7),
+    ramping_s=st.none() | st.integers(-30, RAMP_S + 20).filter(lambda s: s % 5 in {1, 2}),
+    reported=st.none() | st.tuples(limit, limit, st.integers(0, 10), st.integers(0, 20), st.booleans()),
     asks=st.lists(st.integers(0, 15), min_size=1, max_size=8),
 )
 async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PLR0917
     mongo: Mongo,
     limits: dict[str, int | None],
-    window: list[tuple[int, int, int]],
+    window: list[tuple[int, int, int, str]],
     held: list[tuple[int, int, int]],
     day_tokens: int,
     today: bool,
     failures: int,
+    ramping_s: int | None,
+    reported: tuple[int | None, int | None, int, int, bool] | None,
     asks: list[int],
 ) -> None:
     now = datetime.now(UTC)
@@ -93,7 +121,11 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
         limits=limits,
         # Away from the edges of the window and the holds, since the clock goes on between the two looks.
         window=sorted(
-            ({"s": second - age, "n": n, "t": t} for age, n, t in window if abs(age - SPAN_S) > 3),
+            (
+                {"s": second - age, "m": model, "n": n, "t": t}
+                for age, n, t, model in window
+                if abs(age - SPAN_S) > 3
+            ),
             key=lambda entry: entry["s"],
         ),
         held=[
@@ -104,16 +136,19 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
         day=(now if today else now - timedelta(days=1)).date().isoformat(),
         day_tokens=day_tokens,
         health={"failures": failures},
+        **({} if ramping_s is None else {"ramp_since": now - timedelta(seconds=ramping_s)}),
+        reported=[] if reported is None else [reported_document(now, *reported)],
     )
     before, seen_at = await read(mongo, key)
-    left = room(before, seen_at)
+    left, left_of_model = room(before, seen_at), model_room(before, MODEL, seen_at)
     expected = 0
     for tokens in asks:
-        if not left.fits(tokens):
+        if not (left.fits(tokens) and left_of_model.fits(tokens)):
             break
         left.take(tokens)
+        left_of_model.take(tokens)
         expected += 1
-    reserved = await reserve(mongo, key["_id"], WORKER, asks)
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, asks)
     assert reserved is not None
     granted, after, at = reserved
     assert granted == expected
@@ -121,12 +156,15 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
     assert room(after, at).day_tokens == left.day_tokens
     assert room(after, at).requests == left.requests
     assert room(after, at).in_flight == left.in_flight
+    if before.reported_for(MODEL, seen_at) is not None:
+        assert model_room(after, MODEL, at).requests == left_of_model.requests
+        assert model_room(after, MODEL, at).tokens == left_of_model.tokens
 
 
 async def test_many_reservations_at_once_never_pass_a_limit(mongo: Mongo) -> None:
     key = await insert(mongo, limits={"requests_per_minute": 50, "tokens_per_minute": 1000})
     answers = await asyncio.gather(
-        *(reserve(mongo, key["_id"], f"worker-{n % 8}", [7] * (1 + n % 4)) for n in range(100))
+        *(reserve(mongo, key["_id"], f"worker-{n % 8}", MODEL, [7] * (1 + n % 4)) for n in range(100))
     )
     granted = sum(answer[0] for answer in answers if answer is not None)
     assert granted == 50
@@ -136,7 +174,7 @@ async def test_many_reservations_at_once_never_pass_a_limit(mongo: Mongo) -> Non
 
 async def test_what_is_settled_gives_back_what_was_not_used(mongo: Mongo) -> None:
     key = await insert(mongo, limits={"tokens_per_minute": 100, "tokens_per_day": 1000, "max_in_flight": 2})
-    reserved = await reserve(mongo, key["_id"], WORKER, [40, 40])
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [40, 40])
     assert reserved is not None
     second = reserved[1].window[-1].second
     assert (reserved[1].held_calls, reserved[1].held_tokens) == (2, 80)
@@ -145,8 +183,8 @@ async def test_what_is_settled_gives_back_what_was_not_used(mongo: Mongo) -> Non
         key["_id"],
         WORKER,
         [
-            Settlement(second, 40, 10, Sample(ok=True, latency_ms=200)),
-            Settlement(second, 40, 55, Sample(ok=True, latency_ms=400)),
+            Settlement(second, 40, 10, MODEL, Sample(ok=True, latency_ms=200)),
+            Settlement(second, 40, 55, MODEL, Sample(ok=True, latency_ms=400)),
         ],
     )
     found, now = await read(mongo, key)
@@ -159,36 +197,51 @@ async def test_what_is_settled_gives_back_what_was_not_used(mongo: Mongo) -> Non
 async def test_the_longer_cooldown_wins(mongo: Mongo) -> None:
     key = await insert(mongo)
     for cool_ms in (60_000, 5_000):
-        await reserve(mongo, key["_id"], WORKER, [1])
+        await reserve(mongo, key["_id"], WORKER, MODEL, [1])
         await settle(mongo, key["_id"], WORKER, [Settlement(0, 1, 0, cool_ms=cool_ms)])
     found, now = await read(mongo, key)
     assert 50 < found.cooled_until - now <= 60
-    refused = await reserve(mongo, key["_id"], WORKER, [1])
+    refused = await reserve(mongo, key["_id"], WORKER, MODEL, [1])
     assert refused is not None
     assert refused[0] == 0
 
 
 async def test_failures_in_a_row_open_the_circuit_and_one_trial_follows(mongo: Mongo) -> None:
     key = await insert(mongo)
-    failure = Settlement(0, 1, 0, Sample(ok=False))
+    failure = Settlement(0, 1, 0, MODEL, Sample(ok=False))
     await settle(mongo, key["_id"], WORKER, [failure] * 4)
     found, now = await read(mongo, key)
     assert found.cooled_until <= now
-    await settle(mongo, key["_id"], WORKER, [failure])
+    await settle(mongo, key["_id"], WORKER, [failure] * 30)
     found, now = await read(mongo, key)
+    assert found.failures_in_a_row == CIRCUIT_FAILURES
     assert 3 < found.cooled_until - now <= 5
+    # What was under way when it opened fails too, and says nothing new.
+    await settle(mongo, key["_id"], WORKER, [failure] * 30)
+    assert (await read(mongo, key))[0].cooled_until == found.cooled_until
+
+    await mongo.keys.update_one({"_id": key["_id"]}, {"$unset": {"cooled_until": ""}})
+    trial = await reserve(mongo, key["_id"], WORKER, MODEL, [1, 1, 1])
+    assert trial is not None
+    assert trial[0] == 1
     await settle(mongo, key["_id"], WORKER, [failure])
     found, now = await read(mongo, key)
+    assert found.failures_in_a_row == CIRCUIT_FAILURES + 1
     assert 8 < found.cooled_until - now <= 10
 
     await mongo.keys.update_one({"_id": key["_id"]}, {"$unset": {"cooled_until": ""}})
-    trial = await reserve(mongo, key["_id"], WORKER, [1, 1, 1])
-    assert trial is not None
-    assert trial[0] == 1
-    await settle(mongo, key["_id"], WORKER, [Settlement(0, 1, 1, Sample(ok=True, latency_ms=1))])
-    closed = await reserve(mongo, key["_id"], WORKER, [1, 1, 1])
-    assert closed is not None
-    assert closed[0] == 3
+    await reserve(mongo, key["_id"], WORKER, MODEL, [1])
+    await settle(mongo, key["_id"], WORKER, [Settlement(0, 1, 1, MODEL, Sample(ok=True, latency_ms=1))])
+    found, now = await read(mongo, key)
+    assert found.failures_in_a_row == 0
+    assert 0 <= now - found.ramp_since < 2
+    # Closed, it is given one call at a time at first, and all that it may later.
+    for since_s, calls in ((0, 1), (11, 4), (RAMP_S, 9)):
+        at = {"$set": {"ramp_since": datetime.now(UTC) - timedelta(seconds=since_s), "held": []}}
+        await mongo.keys.update_one({"_id": key["_id"]}, at)
+        ramped = await reserve(mongo, key["_id"], WORKER, MODEL, [1] * 9)
+        assert ramped is not None
+        assert ramped[0] == calls
 
 
 async def test_holds_of_a_worker_that_is_gone_lapse_and_those_of_a_living_one_are_renewed(
@@ -196,24 +249,70 @@ async def test_holds_of_a_worker_that_is_gone_lapse_and_those_of_a_living_one_ar
 ) -> None:
     key = await insert(mongo, limits={"max_in_flight": 2})
     for worker in ("dead", "alive"):
-        await reserve(mongo, key["_id"], worker, [1])
+        await reserve(mongo, key["_id"], worker, MODEL, [1])
     nearly_over = {"$set": {"held.$[].until": datetime.now(UTC) + timedelta(milliseconds=400)}}
     await mongo.keys.update_one({"_id": key["_id"]}, nearly_over)
     await renew_holds(mongo, "alive")
-    full = await reserve(mongo, key["_id"], WORKER, [1])
+    full = await reserve(mongo, key["_id"], WORKER, MODEL, [1])
     assert full is not None
     assert full[0] == 0
     await asyncio.sleep(0.5)  # the hold's own time, on the server's clock
-    freed = await reserve(mongo, key["_id"], WORKER, [1, 1])
+    freed = await reserve(mongo, key["_id"], WORKER, MODEL, [1, 1])
     assert freed is not None
     assert freed[0] == 1
 
 
-async def test_a_lower_limit_that_the_provider_reports_is_kept_to(mongo: Mongo) -> None:
-    key = await insert(mongo, limits={"requests_per_minute": 600, "tokens_per_minute": 50})
-    refused = Settlement(0, 1, 0, reported=Limits(requests_per_minute=3, tokens_per_minute=1000))
-    await settle(mongo, key["_id"], WORKER, [refused])
-    reserved = await reserve(mongo, key["_id"], WORKER, [1] * 10)
+async def test_a_lower_limit_that_the_provider_reports_is_kept_to_for_its_model(mongo: Mongo) -> None:
+    key = await insert(mongo, limits={"requests_per_minute": 600, "tokens_per_minute": 500})
+    said = RateLimits(requests_per_minute=3, tokens_per_minute=1000)
+    await settle(mongo, key["_id"], WORKER, [Settlement(0, 1, 0, MODEL, rate_limits=said)])
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [1] * 10)
     assert reserved is not None
     assert reserved[0] == 3
-    assert reserved[1].limits == Limits(requests_per_minute=3, tokens_per_minute=50)
+    other = await reserve(mongo, key["_id"], WORKER, "gpt-4o", [1] * 10)
+    assert other is not None
+    assert other[0] == 10
+    assert used_in_window(other[1], other[2]) == (13, 13)
+    assert used_in_window(other[1], other[2], MODEL) == (3, 3)
+
+
+async def test_what_others_use_of_a_limit_is_left_to_them(mongo: Mongo) -> None:
+    key = await insert(mongo)
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [10] * 4)
+    assert reserved is not None
+    second = reserved[1].window[-1].second
+    # Of 20 requests and 1,000 tokens the provider has 9 and 400 left: 7 and 560 are not ours.
+    said = RateLimits(20, 1000, 9, 400, reset_ms=60_000)
+    await settle(mongo, key["_id"], WORKER, [Settlement(second, 10, 10, MODEL, rate_limits=said)])
+    found, now = await read(mongo, key)
+    assert found.reported[MODEL].outside(now)[0] == 7
+    assert 540 <= found.reported[MODEL].outside(now)[1] <= 560
+    more = await reserve(mongo, key["_id"], WORKER, MODEL, [1] * 20)
+    assert more is not None
+    assert more[0] == 9
+    # A provider that counts less than we do only has not seen all yet: what is known is kept.
+    unseen = RateLimits(20, 1000, 19, 990, reset_ms=60_000)
+    await settle(mongo, key["_id"], WORKER, [Settlement(second, 10, 10, MODEL, rate_limits=unseen)])
+    found, now = await read(mongo, key)
+    assert found.reported[MODEL].outside(now)[0] == 7
+
+
+async def test_an_automations_own_cap_is_never_passed_and_what_a_dead_worker_held_comes_back(
+    mongo: Mongo,
+) -> None:
+    automation = f"bot-{secrets.token_hex(6)}"
+    await mongo.automations.insert_one(
+        {"_id": automation, "enabled": True, "created_at": datetime.now(UTC), "max_in_flight": 10}
+    )
+    granted = await asyncio.gather(
+        *(take_slots(mongo, automation, f"worker-{n % 4}", 1 + n % 3) for n in range(30))
+    )
+    assert sum(granted) == 10
+    await give_slots(mongo, automation, "worker-0", sum(granted[0::4]))
+    assert await take_slots(mongo, automation, "worker-1", 100) == sum(granted[0::4])
+    assert await take_slots(mongo, automation, "worker-2", 1) == 0
+    over = {"$set": {"held.$[].until": datetime.now(UTC) - timedelta(seconds=1)}}
+    await mongo.automations.update_one({"_id": automation}, over)
+    assert await take_slots(mongo, automation, "worker-2", 100) == 10
+    await mongo.automations.update_one({"_id": automation}, {"$set": {"max_in_flight": None}})
+    assert await take_slots(mongo, automation, "worker-2", 100) == 100

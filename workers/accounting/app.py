@@ -34,7 +34,7 @@ PREFETCH = 2000
 #: Events that are written in one transaction.
 MAX_BATCH = 500
 #: How often the outbox and keys whose time is over are looked at, in seconds.
-HOUSEKEEPING_S = 0.5
+HOUSEKEEPING_S = 0.25
 CONFIRM_TIMEOUT_S = 30.0
 
 

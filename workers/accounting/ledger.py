@@ -17,14 +17,14 @@ from contracts.messages import UsageRecorded
 from infra.mongo import Document, InsertOne, Mongo, PyMongoError, Session
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.totals import total_id, total_updates
-from workers.keys.status import change_status
+from workers.keys.status import CHANGE_FIELDS, change_status
 
 log = structlog.get_logger()
 
 #: Seconds between attempts to write a batch while MongoDB is away.
 RETRY_S = 1.0
 #: What a decision on a key's status needs of its document.
-KEY_FIELDS = {"automation_id": 1, "alias": 1, "status": 1, "status_since": 1, "limits": 1}
+KEY_FIELDS = {**CHANGE_FIELDS, "limits": 1, "health.failures": 1}
 
 
 def ledger_id(event: UsageRecorded) -> str:
@@ -56,17 +56,17 @@ class Ledger:
         Returns:
             For each event whether it was not in the ledger before this batch.
         """
-        now = datetime.now(UTC)
-        rows = {row["_id"]: row for row in (row_of(event, now) for event in events)}
         while True:
             try:
+                now = await self._mongo.server_time()
+                rows = {row["_id"]: row for row in (row_of(event, now) for event in events)}
                 new = await self._mongo.transaction(partial(self._apply, rows, now))
                 break
             except PyMongoError as error:
                 log.warning("ledger_delayed", events=len(events), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
         with suppress(PyMongoError):  # the key's next event makes it good
-            await self._correct_pools([rows[identity] for identity in new])
+            await self._correct_pools([rows[identity] for identity in new], now)
         return [ledger_id(event) in new for event in events]
 
     async def renew_exhausted(self) -> int:
@@ -85,7 +85,7 @@ class Ledger:
         }
         renewed = 0
         async for key in self._mongo.keys.find(due, KEY_FIELDS):
-            change = renewal(datetime.now(UTC))
+            change = renewal(await self._mongo.server_time())
             renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
         return renewed
 
@@ -120,12 +120,12 @@ class Ledger:
         found = self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}, session=session)
         return {total["subject"]: total async for total in found}
 
-    async def _correct_pools(self, rows: Sequence[Document]) -> None:
+    async def _correct_pools(self, rows: Sequence[Document], now: datetime) -> None:
         """Raise the pool's count of a key's day to the ledger's: a worker may have died in between.
 
         Outside of the transaction, since workers write these documents all the time; safe to repeat.
         """
-        today = datetime.now(UTC).date().isoformat()
+        today = now.date().isoformat()
         ids = {total_id("key", today, row["automation_id"], row["key_id"]) for row in rows}
         async for total in self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}):
             await self._mongo.keys.update_one(

@@ -1,15 +1,15 @@
 """What the books say of a key's status: pure decisions (architecture.md, Key life)."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from infra.mongo import Document
-from workers.keys.limits import next_midnight
+from workers.keys.limits import CIRCUIT_FAILURES, next_midnight
 from workers.keys.status import StatusChange
 
 ACTOR = "accounting"
-#: How long a key without quota is left alone before it is tried again.
-QUOTA_RETRY = timedelta(minutes=10)
+#: Outcomes that count against a key's health, for which the request itself is not to blame.
+FAILURES = frozenset({"server_error", "timeout", "connection_error", "bad_response"})
 
 
 def next_status(
@@ -20,7 +20,7 @@ def next_status(
     A refusal from before the key's last change says nothing of the key as it is now.
 
     Args:
-        key: the key's document.
+        key: the key's document, with the failures in a row that workers counted.
         rows: the new ledger rows of this key.
         today: the key's total of the UTC day, with these rows.
         now: the time.
@@ -32,18 +32,20 @@ def next_status(
         return None
     fresh = [row for row in rows if row["occurred_at"] >= key["status_since"]]
     if refusals := [row for row in fresh if row["outcome"] == "auth_failed"]:
-        return StatusChange("error", _refusal_reason(refusals[-1]), None, ACTOR, now)
+        return StatusChange("error", _refusal_reason(refusals[-1]), None, ACTOR, now, "refused")
     if key["status"] == "exhausted":
         return None
+    in_a_row = key.get("health", {}).get("failures", 0)
+    if in_a_row >= CIRCUIT_FAILURES and (failed := [row for row in fresh if row["outcome"] in FAILURES]):
+        return StatusChange("error", _failure_reason(in_a_row, failed[-1]), None, ACTOR, now, "failing")
     if any(row["outcome"] == "quota_exhausted" for row in fresh):
-        return StatusChange(
-            "exhausted", "the provider says that the quota is spent", now + QUOTA_RETRY, ACTOR, now
-        )
+        reason = "the provider says that the quota is spent"
+        return StatusChange("exhausted", reason, None, ACTOR, now, "quota")
     limit = key["limits"]["tokens_per_day"]
     if limit is not None and today is not None and is_day_spent(limit, today):
         until = datetime.fromtimestamp(next_midnight(now.timestamp()), UTC)
         reason = f"{today['total_tokens']} of {limit} daily tokens are used"
-        return StatusChange("exhausted", reason, until, ACTOR, now)
+        return StatusChange("exhausted", reason, until, ACTOR, now, "day")
     return None
 
 
@@ -62,3 +64,8 @@ def _refusal_reason(row: Document) -> str:
     code = row["error_code"] or "no code"
     status = row["http_status"] if row["http_status"] is not None else "no answer"
     return f"the provider refuses the key: {status} {code}"
+
+
+def _failure_reason(in_a_row: int, row: Document) -> str:
+    status = f" {row['http_status']}" if row["http_status"] is not None else ""
+    return f"{in_a_row} calls in a row failed; the last: {row['outcome']}{status}"

@@ -11,13 +11,31 @@ app = typer.Typer(help="The automations that may ask for generations.", no_args_
 Name = Annotated[str, typer.Argument(help="The automation's id: a-z, 0-9 and -, at most 63.")]
 
 
+MaxInFlight = Annotated[
+    int | None, typer.Option(min=0, help="Calls at a time, over all its keys and all workers; 0: no cap.")
+]
+DeadlineS = Annotated[
+    int | None, typer.Option(min=1, max=86_400, help="Seconds a request may take that names no deadline.")
+]
+CallTimeoutS = Annotated[
+    int | None, typer.Option(min=1, max=1200, help="Seconds that one call to the provider may take.")
+]
+
+
 @app.command()
-def add(name: Name, as_json: JsonOption = False) -> None:
+def add(
+    name: Name,
+    max_in_flight: MaxInFlight = None,
+    deadline_s: DeadlineS = None,
+    call_timeout_s: CallTimeoutS = None,
+    as_json: JsonOption = False,
+) -> None:
     """Add an automation and print its service token, which is shown this once."""
+    settings = _settings(max_in_flight, deadline_s, call_timeout_s)
 
     async def work() -> str:
         async with platform() as p, p.provisioner() as provisioner:
-            return (await provisioner.add(name, actor=p.actor)).get_secret_value()
+            return (await provisioner.add(name, actor=p.actor, settings=settings)).get_secret_value()
 
     token = run(work())
     if as_json:
@@ -44,6 +62,9 @@ def list_(as_json: JsonOption = False) -> None:
                     "active_keys": sum(
                         key["automation_id"] == document["_id"] and key["status"] == "active" for key in keys
                     ),
+                    "deadline_s": document["deadline_s"],
+                    "call_timeout_s": document["call_timeout_s"],
+                    "max_in_flight": document.get("max_in_flight"),
                     "created_at": document["created_at"],
                 }
                 for document in listed
@@ -68,6 +89,26 @@ def list_(as_json: JsonOption = False) -> None:
                 for a in listed
             ],
         )
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    max_in_flight: MaxInFlight = None,
+    deadline_s: DeadlineS = None,
+    call_timeout_s: CallTimeoutS = None,
+) -> None:
+    """Change an automation's settings; what is not named stays as it is."""
+    settings = _settings(max_in_flight, deadline_s, call_timeout_s)
+    if not settings:
+        raise typer.BadParameter("name at least one of --max-in-flight, --deadline-s, --call-timeout-s")
+
+    async def work() -> None:
+        async with platform() as p, p.provisioner() as provisioner:
+            await provisioner.change(name, settings, actor=p.actor)
+
+    run(work())
+    err.print(f"Changed {name}.")
 
 
 @app.command()
@@ -95,6 +136,20 @@ def rotate_token(name: Name, as_json: JsonOption = False) -> None:
         print_json({"automation_id": name, "service_token": token})
     else:
         out.print(token, highlight=False, soft_wrap=True)
+
+
+def _settings(
+    max_in_flight: int | None, deadline_s: int | None, call_timeout_s: int | None
+) -> dict[str, int | None]:
+    """The settings that were named, as they stand in an automation's document."""
+    settings: dict[str, int | None] = {}
+    if max_in_flight is not None:
+        settings["max_in_flight"] = max_in_flight or None
+    if deadline_s is not None:
+        settings["deadline_s"] = deadline_s
+    if call_timeout_s is not None:
+        settings["call_timeout_s"] = call_timeout_s
+    return settings
 
 
 def _switch(name: str, *, enabled: bool) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +10,12 @@ from pydantic import SecretStr
 from rich.progress import Progress
 
 from contracts.messages import KeyStatus
-from infra.errors import PlatformError
+from infra.errors import NotFoundError, PlatformError
 from infra.mongo import Document
 from infra.vault import Vault
-from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
-from workers.keys.key import Key, Limits, reported_limits
+from workers.cli.key_facts import TIERS, Tier, facts, moment, public_fields, warnings
+from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
+from workers.keys.key import Key, Limits
 from workers.keys.limits import room, utilisation
 from workers.keys.registry import DEFAULT_BASE_URL, open_secret
 from workers.keys.reservations import load_keys
@@ -25,16 +25,6 @@ app = typer.Typer(help="The API keys of automations.", no_args_is_help=True)
 Automation = Annotated[str, typer.Argument(help="The automation's id.")]
 Alias = Annotated[str, typer.Argument(help="The key's name, such as Primary.")]
 
-
-class Tier(StrEnum):
-    """Which keys come first."""
-
-    PRIMARY = "primary"
-    SECONDARY = "secondary"
-    BACKUP = "backup"
-
-
-TIERS = list(Tier)
 #: Columns of a file to import; the first three are needed.
 CSV_COLUMNS = (
     "automation",
@@ -147,7 +137,7 @@ def list_(
 
     listed = run(work())
     if as_json:
-        print_json([_public(document, key, now) for document, key, now in listed])
+        print_json([public_fields(document, key, now) for document, key, now in listed])
     elif not listed:
         err.print(f"There are no keys yet. Add one: keyway keys add {automation or 'AUTOMATION'} Primary")
     else:
@@ -159,11 +149,72 @@ def list_(
                 key.status,
                 f"{utilisation(key, room(key, now)):.0%}",
                 f"{key.latency_ms:.0f} ms" if key.latency_ms else "-",
-                _warning(document, now) or key.status_reason,
+                "; ".join([*warnings(key, now), key.status_reason]),
             ]
             for document, key, now in listed
         ]
         print_table("Keys", ["automation", "key", "ends in", "status", "used>", "latency>", "reason"], rows)
+
+
+@app.command()
+def show(automation: Automation, alias: Alias, as_json: JsonOption = False) -> None:
+    """Show one key: its status and since when, what is used of its limits, its health, and its history."""
+
+    async def work() -> tuple[Document, Key, float]:
+        async with platform() as p:
+            document = await p.keys().find(automation, alias)
+            loaded, now = await load_keys(p.mongo, automation)
+            key = next((key for key in loaded if key.id == document["_id"]), None)
+            if key is None or now is None:
+                raise NotFoundError(f"{automation}/{alias} was removed just now")
+            return document, key, now
+
+    document, key, now = run(work())
+    if as_json:
+        print_json(public_fields(document, key, now))
+        return
+    print_table(f"{automation}/{alias}", ["", ""], facts(document, key, now))
+    history = [
+        [moment(entry["at"]), f"{entry['from']} → {entry['to']}", entry["reason"], entry["actor"]]
+        for entry in document["history"]
+    ]
+    if history:
+        out.print()
+        print_table("History", ["when (UTC)", "status", "why", "by"], history)
+    else:
+        err.print("Its status has never changed.")
+
+
+@app.command("set")
+def set_(
+    automation: Automation,
+    alias: Alias,
+    rpm: Annotated[int | None, typer.Option(min=0, help="Requests per minute; 0: no limit.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=0, help="Tokens per minute; 0: no limit.")] = None,
+    daily_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens per UTC day; 0: no limit.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=0, help="Calls at a time; 0: no limit.")] = None,
+    tier: Annotated[
+        Tier | None, typer.Option(help="A lower tier serves only while those above have no room.")
+    ] = None,
+) -> None:
+    """Change a key's limits or tier; what is not named stays as it is."""
+    named = {
+        "requests_per_minute": rpm,
+        "tokens_per_minute": tpm,
+        "tokens_per_day": daily_tokens,
+        "max_in_flight": max_in_flight,
+    }
+    changed = {name: value or None for name, value in named.items() if value is not None}
+    if not changed and tier is None:
+        raise typer.BadParameter("name at least one of --rpm, --tpm, --daily-tokens, --max-in-flight, --tier")
+
+    async def work() -> None:
+        async with platform() as p:
+            position = None if tier is None else TIERS.index(tier)
+            await p.keys().change(automation, alias, limits=changed, tier=position)
+
+    run(work())
+    err.print(f"Changed {automation}/{alias}.")
 
 
 @app.command()
@@ -278,35 +329,3 @@ def _tier_of(row: dict[str, str]) -> int:
     if named not in set(Tier):
         raise PlatformError(f"tier is {named!r}, expected one of {', '.join(Tier)}")
     return TIERS.index(Tier(named))
-
-
-def _warning(document: Document, now: float) -> str | None:
-    """That the provider allows less than the operator thinks."""
-    configured, reported = Limits(**document["limits"]), reported_limits(document, now)
-    if configured.lowered_to(reported) == configured:
-        return None
-    named = {"requests": reported.requests_per_minute, "tokens": reported.tokens_per_minute}
-    allowed = " and ".join(f"{limit} {what}" for what, limit in named.items() if limit is not None)
-    return f"warning: the provider allows {allowed} a minute"
-
-
-def _public(document: Document, key: Key, now: float) -> dict[str, object]:
-    return {
-        "key_id": key.id,
-        "automation_id": key.automation_id,
-        "alias": key.alias,
-        "last_four": document["last_four"],
-        "base_url": key.base_url,
-        "tier": TIERS[key.tier].value,
-        "status": key.status,
-        "status_reason": key.status_reason,
-        "status_since": document["status_since"],
-        "status_until": document["status_until"],
-        "limits": document["limits"],
-        "warning": _warning(document, now),
-        "utilisation": round(utilisation(key, room(key, now)), 4),
-        "day_tokens": key.day_tokens,
-        "latency_ms": round(key.latency_ms, 1),
-        "error_rate": round(key.error_rate, 4),
-        "history": document["history"],
-    }

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import structlog
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import (
+    Channel,
     ExchangeType,
     QueueType,
     RabbitBroker,
@@ -20,6 +21,7 @@ from infra.broker import declare_topology
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import cost
+from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
@@ -27,9 +29,11 @@ from workers.generation.attempts import Attempts
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
 from workers.generation.publishing import Publisher
-from workers.generation.request import RequestHandler
+from workers.generation.request import Automation, RequestHandler, unless_closed
+from workers.generation.unanswered import ended_by_broker
 from workers.generation.upstream import Upstream
 from workers.keys.pool import KeyPool
+from workers.keys.probes import Prober
 
 log = structlog.get_logger()
 
@@ -37,6 +41,8 @@ log = structlog.get_logger()
 RELOAD_QUEUE_EXPIRES_MS = 60_000
 #: What stopping may take beyond the calls in flight, in seconds.
 CLOSE_TIMEOUT_S = 10.0
+#: Dead letters that are looked at together.
+UNANSWERED_PREFETCH = 50
 
 
 async def run(settings: Settings) -> None:
@@ -63,21 +69,28 @@ async def run(settings: Settings) -> None:
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
         attempts = Attempts(pool, upstream, vault, settings.max_in_flight)
         publisher = await Publisher.open(connection)
-        handler = RequestHandler(settings, journal, attempts, publisher)
-        lanes = Lanes(settings, mongo, connection, handler.handle)
+        handler = RequestHandler(settings, journal, attempts, publisher, pool.now)
+        lanes = Lanes(settings, mongo, connection, handler.handle, pool.has_waiting)
+        prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)
+        _subscribe_to_unanswered(broker, handler)
         app = FastStream(broker, logger=None)
+
+        @app.on_startup
+        async def set_clocks() -> None:
+            await pool.start()
 
         @app.after_startup
         async def open_lanes() -> None:
-            await pool.start()
             await journal.start()
+            await prober.start()
             log.info("worker_ready", lanes=await lanes.start())
 
         @app.on_shutdown
         async def finish() -> None:
             await lanes.stop(settings.grace_s)
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await prober.close()
                 await pool.close()
                 await journal.close()
             log.info("worker_stopped")
@@ -103,3 +116,21 @@ def _subscribe_to_changes(broker: RabbitBroker, settings: Settings, pool: KeyPoo
             arguments={"x-expires": RELOAD_QUEUE_EXPIRES_MS},
         )
         broker.subscriber(queue, events, ack_policy=AckPolicy.ACK_FIRST, no_reply=True)(reload)
+
+
+def _subscribe_to_unanswered(broker: RabbitBroker, handler: RequestHandler) -> None:
+    """Answer the requests that the broker ended without an answer."""
+    queue = RabbitQueue(names.UNANSWERED_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
+
+    async def answer(message: RabbitMessage) -> None:
+        raw = message.raw_message
+        found = ended_by_broker(raw)
+        if found is None:
+            await unless_closed(raw.ack())
+            return
+        automation_id, end = found
+        automation = Automation.from_document({"_id": automation_id, **AUTOMATION_DEFAULTS})
+        await handler.handle(raw, automation, ended=end)
+
+    channel = Channel(prefetch_count=UNANSWERED_PREFETCH)
+    broker.subscriber(queue, channel=channel, ack_policy=AckPolicy.MANUAL, no_reply=True)(answer)

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 from pydantic import SecretStr
@@ -24,8 +24,8 @@ from workers.keys.health import Sample
 from workers.keys.key import Key
 from workers.keys.pool import KeyPool, Reservation, Reserved
 from workers.keys.registry import open_secret
-from workers.keys.reservations import Settlement
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
+from workers.keys.settlements import Settlement
 
 log = structlog.get_logger()
 
@@ -73,25 +73,28 @@ class Attempts:
         self._averages = OutputAverages()
         self._secrets: dict[tuple[str, bytes], SecretStr] = {}
 
-    async def reserve(self, request: Request, avoid: frozenset[str] = frozenset()) -> Reserved:
+    async def reserve(
+        self, request: Request, max_in_flight: int | None, avoid: frozenset[str] = frozenset()
+    ) -> Reserved:
         """Reserve a key for a request, waiting here for a while where there is no room.
+
+        Args:
+            request: what needs the key.
+            max_in_flight: the automation's own cap on calls in flight.
+            avoid: ids of keys to take only when there is no other.
 
         Raises:
             PyMongoError: MongoDB is away.
         """
         tokens = estimate(request.path, request.body, self._averages)
-        now = self._pool.now()
-        ask = Ask(
-            request.model,
-            tokens,
-            request.deadline + now - time.time(),
-            avoid,
-            patience_until=now + PATIENCE_S,
-        )
-        return await self._pool.reserve(request.envelope.automation_id, ask)
+        patience_until = self._pool.now() + PATIENCE_S
+        ask = Ask(request.model, tokens, request.deadline, avoid, patience_until)
+        return await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
 
-    async def withdraw(self, reserving: Reserving) -> None:
+    async def withdraw(self, reserving: Reserving | None) -> None:
         """Give back a first reservation that is not needed."""
+        if reserving is None:
+            return
         reserving.cancel()
         (reserved,) = await asyncio.gather(reserving, return_exceptions=True)
         if isinstance(reserved, Reservation):
@@ -105,6 +108,7 @@ class Attempts:
         *,
         run: int,
         call_timeout_s: float,
+        max_in_flight: int | None,
         on_attempt: Callable[[AttemptRecord, asyncio.Future[None]], None],
     ) -> Answered | Error | PutOff:
         """Call the provider until it answers, nothing is left to try, or there is no room for long.
@@ -115,6 +119,7 @@ class Attempts:
             progress: filled in as things happen.
             run: the claim's run.
             call_timeout_s: how long one call may take, in seconds.
+            max_in_flight: the automation's own cap on calls in flight.
             on_attempt: told of each attempt as it ends, with a future that is done when it is settled.
 
         Raises:
@@ -124,16 +129,15 @@ class Attempts:
         failure: Failure | None = None
         provider_failures = 0
         reserved = await reserving
-        progress.waited_s = time.time() - request.envelope.received_at
+        progress.waited_s = self._pool.now() - request.envelope.received_at
         while True:
             if isinstance(reserved, Refusal):
                 return refused(reserved, failure)
             if isinstance(reserved, Later):
                 return PutOff(max(0.0, reserved.at - self._pool.now()))
-            remaining_s = request.deadline - time.time()
-            if remaining_s <= 0:
+            if request.deadline <= self._pool.now():
                 self._pool.release(reserved)
-                return Error(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before a call could start")
+                return refused(Refusal(RefusalReason.DEADLINE_PASSED), failure)
             try:
                 answer = await self._call(request, reserved, call_timeout_s)
             except VaultError as error:
@@ -165,7 +169,7 @@ class Attempts:
                 if failure.verdict.next is Next.BACK_OFF:
                     await asyncio.sleep(back_off_s(provider_failures))
             began = time.perf_counter()
-            reserved = await self.reserve(request, frozenset(avoid))
+            reserved = await self.reserve(request, max_in_flight, frozenset(avoid))
             progress.waited_s += time.perf_counter() - began
 
     async def _call(
@@ -191,9 +195,7 @@ class Attempts:
                 raise
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
-                self._pool.settle(
-                    reserved, Settlement(reserved.second, reserved.tokens, used=reserved.tokens)
-                )
+                self._pool.settle(reserved, _settlement(reserved, used=reserved.tokens))
                 raise
 
     def _secret(self, key: Key) -> SecretStr:
@@ -210,15 +212,14 @@ class Attempts:
         key = reserved.key
         if isinstance(answer, Failure):
             verdict = answer.verdict
-            settlement = Settlement(
-                reserved.second,
-                reserved.tokens,
+            settlement = _settlement(
+                reserved,
                 used=0,
                 sample=Sample(ok=False) if verdict.blames_key else None,
                 cool_ms=verdict.cool_ms,
                 cool_reason=verdict.outcome,
-                denied_model=request.model if verdict.denies_model else None,
-                reported=verdict.reported,
+                denies_model=verdict.denies_model and request.model is not None,
+                rate_limits=answer.rate_limits,
             )
             record = AttemptRecord(
                 number=number,
@@ -230,11 +231,14 @@ class Attempts:
                 latency_ms=answer.latency_ms,
                 reserved_tokens=reserved.tokens,
                 model=request.model or "unknown",
+                occurred_at=self._pool.now(),
             )
             return record, self._pool.settle(reserved, settlement)
         usage, estimated = self._usage(request, answer)
         sample = Sample(ok=True, latency_ms=answer.latency_ms)
-        settlement = Settlement(reserved.second, reserved.tokens, usage.total_tokens, sample)
+        settlement = _settlement(
+            reserved, used=usage.total_tokens, sample=sample, rate_limits=answer.rate_limits
+        )
         model = answer.document.get("model")
         model = model if isinstance(model, str) else request.model or "unknown"
         record = AttemptRecord(
@@ -250,6 +254,7 @@ class Attempts:
             usage=usage,
             cost=cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
             tokens_estimated=estimated,
+            occurred_at=self._pool.now(),
         )
         return record, self._pool.settle(reserved, settlement)
 
@@ -268,10 +273,17 @@ class Attempts:
         ), True
 
 
+def _settlement(reserved: Reservation, *, used: int, **said: Any) -> Settlement:
+    return Settlement(reserved.second, reserved.tokens, used, reserved.model, **said)
+
+
 def refused(refusal: Refusal, failure: Failure | None) -> Error:
     """The error of a request for which there is no key, after the failure of its last attempt, if any."""
     provider = failure.provider if failure else None
     match refusal.reason:
+        case RefusalReason.DEADLINE_PASSED:
+            message = "the deadline passed before a call could start"
+            return Error(ErrorCode.DEADLINE_EXCEEDED, message, provider=provider)
         case RefusalReason.NO_KEYS:
             return Error(ErrorCode.NO_KEYS, "the automation has no keys; add one with `keyway keys add`")
         case RefusalReason.NO_USABLE_KEY:
@@ -282,6 +294,9 @@ def refused(refusal: Refusal, failure: Failure | None) -> Error:
         case RefusalReason.KEYS_EXHAUSTED:
             message = "every usable key is out of its daily tokens or its quota until after the deadline"
             return Error(ErrorCode.KEYS_EXHAUSTED, message, refusal.retry_at, provider)
+        case RefusalReason.PROVIDER_FAILING:
+            message = failure.message if failure else "every key is left out, since its calls fail"
+            return Error(ErrorCode.PROVIDER_UNAVAILABLE, message, refusal.retry_at, provider)
         case RefusalReason.NO_CAPACITY:
             if failure is not None and failure.verdict.next is Next.BACK_OFF:
                 return Error(ErrorCode.PROVIDER_UNAVAILABLE, failure.message, refusal.retry_at, provider)

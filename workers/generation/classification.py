@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from contracts.messages import Outcome
-from workers.keys.key import Limits
+from workers.keys.reported import RateLimits
 
 #: Codes and types that say that money or quota is gone, whatever the status.
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -26,6 +26,8 @@ RATE_LIMITED_COOL_MS = 5_000
 SHORTEST_COOL_MS = 100
 #: No provider's word is taken for longer than this, in milliseconds.
 LONGEST_COOL_MS = 24 * 3600 * 1000
+#: What a provider's rate limits count.
+LIMITED = ("requests", "tokens")
 
 
 class Next(Enum):
@@ -46,7 +48,6 @@ class Verdict:
         blames_key: whether the key's health goes down.
         cool_ms: how long the key is left alone, in milliseconds.
         denies_model: the key may not use the model; the key is fine otherwise.
-        reported: the limits that the provider names.
     """
 
     outcome: Outcome
@@ -54,7 +55,6 @@ class Verdict:
     blames_key: bool = False
     cool_ms: int = 0
     denies_model: bool = False
-    reported: Limits | None = None
 
 
 REJECTED = Verdict(Outcome.REJECTED, Next.STOP)
@@ -89,7 +89,6 @@ def classify(status: int, code: str, message: str, headers: Mapping[str, str], n
             Outcome.RATE_LIMITED,
             Next.OTHER_KEY,
             cool_ms=RATE_LIMITED_COOL_MS if cool_ms is None else max(cool_ms, SHORTEST_COOL_MS),
-            reported=reported_limits(headers),
         )
     if status == 403 and "policy" in f"{code} {message}".lower():
         return REJECTED
@@ -113,28 +112,34 @@ def retry_after_ms(headers: Mapping[str, str], now: float) -> int | None:
     if not waits:
         waits = [
             duration_ms(headers.get(f"x-ratelimit-reset-{limit}", "")) or 0
-            for limit in ("requests", "tokens")
+            for limit in LIMITED
             if headers.get(f"x-ratelimit-remaining-{limit}", "").strip() == "0"
         ]
     return min(max(0, *waits), LONGEST_COOL_MS) if waits else None
 
 
-def reported_limits(headers: Mapping[str, str]) -> Limits | None:
-    """The limits a minute that a 429 names (`x-ratelimit-limit-*`); None where it names none.
+def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """What an answer's `x-ratelimit-*` say; None where they name no limit.
 
-    Providers limit each model by itself: only the limits of a call that was refused are known to bind.
+    Args:
+        headers: the answer's, with names in lower case or in any.
     """
-    limits = Limits(
-        _positive(headers.get("x-ratelimit-limit-requests")),
-        _positive(headers.get("x-ratelimit-limit-tokens")),
-    )
-    return None if limits == Limits() else limits
-
-
-def _positive(text: str | None) -> int | None:
-    if text is None or _COUNT.fullmatch(text) is None:
+    requests = _whole(headers.get("x-ratelimit-limit-requests")) or None
+    tokens = _whole(headers.get("x-ratelimit-limit-tokens")) or None
+    if requests is None and tokens is None:
         return None
-    return int(text) or None
+    resets = [duration_ms(headers.get(f"x-ratelimit-reset-{limit}", "")) or 0 for limit in LIMITED]
+    return RateLimits(
+        requests,
+        tokens,
+        _whole(headers.get("x-ratelimit-remaining-requests")),
+        _whole(headers.get("x-ratelimit-remaining-tokens")),
+        min(max(resets), LONGEST_COOL_MS),
+    )
+
+
+def _whole(text: str | None) -> int | None:
+    return None if text is None or _COUNT.fullmatch(text) is None else int(text)
 
 
 _COUNT = re.compile(r"[0-9]{1,12}")

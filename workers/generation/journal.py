@@ -28,12 +28,21 @@ DUPLICATE_KEY = 11000
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """This worker is to do the request; `run` counts the claims before it whose worker died."""
+    """This worker is to do the request.
+
+    Attributes:
+        id: of the journal's entry.
+        automation_id: whose request it is.
+        request_id: its id.
+        run: how many claims of it came before.
+        crashes: how many of those ended with their worker's death.
+    """
 
     id: str
     automation_id: str
     request_id: str
     run: int
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +180,16 @@ class Journal:
             return Running()
         taken = await self._mongo.requests.find_one_and_update(
             {"_id": claim.id, "owner": found["owner"], "run": found["run"], "status": "running"},
-            {"$set": {"owner": self._worker_id}, "$inc": {"run": 1}},
+            {
+                "$set": {"owner": self._worker_id},
+                "$inc": {"run": 1, "crashes": int(found["owner"] is not None)},
+            },
             return_document=ReturnDocument.AFTER,
         )
         if taken is None:
             return Running()
         log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=taken["run"])
-        return Claim(claim.id, claim.automation_id, claim.request_id, taken["run"])
+        return Claim(claim.id, claim.automation_id, claim.request_id, taken["run"], taken["crashes"])
 
     async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:

@@ -5,7 +5,6 @@ thousand lanes cost a thousand consumers, not a thousand channels.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,12 +28,17 @@ from workers.generation.request import Automation, LaneFullError, unless_closed
 log = structlog.get_logger()
 
 #: The list of automations is read again after so long, in case an event was missed, in seconds.
-RELOAD_S = 30.0
+RELOAD_S = 25.0
 #: Seconds until the next try where a lane could not be opened.
 RETRY_S = 2.0
-
-#: A paused lane is looked at again after so long, in seconds.
-LONGEST_PAUSE_S = 60.0
+#: A paused lane is looked at again after so long, in case an event was missed, in seconds.
+LONGEST_PAUSE_S = 25.0
+#: Requests that a worker takes at a time from a lane at first, and after a pause. Few, since what waits in
+#: workers waits in no order among them.
+FIRST_PREFETCH = 4
+#: A lane is widened when what it was given at a time took longer than this, in seconds: its calls are long,
+#: and more of them at a time are answered sooner.
+SLOW_TURNOVER_S = 0.2
 CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError)
 
 Handle = Callable[[AbstractIncomingMessage, Automation], Awaitable[None]]
@@ -48,7 +52,10 @@ class _Lane:
     prefetch: int
     queue: AbstractQueue | None = None
     consumer_tag: str | None = None
-    paused_at: float = float("-inf")
+    #: Deliveries that are being done, and all that ever came.
+    in_hand: int = 0
+    taken: int = 0
+    widening: asyncio.Task[None] | None = None
     resumption: asyncio.Task[None] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -58,9 +65,15 @@ class Lanes:
     """The lanes that this worker consumes, and the deliveries that it is busy with."""
 
     def __init__(
-        self, settings: Settings, mongo: Mongo, connection: AbstractRobustConnection, handle: Handle
+        self,
+        settings: Settings,
+        mongo: Mongo,
+        connection: AbstractRobustConnection,
+        handle: Handle,
+        has_waiting: Callable[[str], bool],
     ) -> None:
-        """Take where automations and queues are, and what does a delivery."""
+        """Take where automations and queues are, what does a delivery, and whether one waits for a key."""
+        self._has_waiting = has_waiting
         self._settings = settings
         self._mongo = mongo
         self._connection = connection
@@ -127,35 +140,41 @@ class Lanes:
             lane = self._lanes.get(automation.id)
             if lane is None:
                 await declare_lane(self._connection, automation.id, self._settings)
-                lane = self._lanes[automation.id] = _Lane(automation, self._settings.lane_prefetch)
+                lane = self._lanes[automation.id] = _Lane(automation, self._first_prefetch)
                 log.info("lane_opened", automation_id=automation.id)
             lane.automation = automation
             async with lane.changing:
-                await self._tend(lane)
+                if lane.resumption is None and lane.consumer_tag is None:
+                    await self._consume(lane)
 
-    async def _tend(self, lane: _Lane) -> None:
-        """Consume a lane that should be; widen one that was narrowed and has had room since."""
-        if lane.resumption is not None:
+    @property
+    def _first_prefetch(self) -> int:
+        return min(FIRST_PREFETCH, self._settings.lane_prefetch)
+
+    async def _widen(self, lane: _Lane) -> None:
+        """Take twice as much at a time from a lane whose calls are long, while there are keys for them."""
+        taken = lane.taken
+        await asyncio.sleep(SLOW_TURNOVER_S)
+        turned_over = lane.taken - taken >= lane.prefetch or lane.in_hand < lane.prefetch
+        if turned_over or self._has_waiting(lane.automation.id):
             return
-        if lane.consumer_tag is None:
-            await self._consume(lane)
-        elif lane.prefetch < self._settings.lane_prefetch and time.monotonic() - lane.paused_at > RELOAD_S:
+        async with lane.changing:
+            if lane.consumer_tag is None:
+                return
             await self._cancel(lane)
             lane.prefetch = min(lane.prefetch * 2, self._settings.lane_prefetch)
-            await self._consume(lane)
+            try:
+                await self._consume(lane)
+            except CHANNEL_GONE:
+                self._reload.set()
 
     async def _pause(self, lane: _Lane, wait_s: float) -> None:
-        """Take nothing from a lane without room for so long, and then half as much at a time.
-
-        Half as much, so that a slow lane's requests wait in their queue and not in workers, each of which
-        would have to hand them back again and again.
-        """
+        """Take nothing from a lane without room for so long, and then little at a time."""
         async with lane.changing:
             if lane.resumption is not None or lane.consumer_tag is None:
                 return
             await self._cancel(lane)
-            lane.prefetch = max(1, lane.prefetch // 2)
-            lane.paused_at = time.monotonic()
+            lane.prefetch = self._first_prefetch
             lane.wake.clear()
             lane.resumption = asyncio.create_task(self._resume(lane, wait_s))
             log.info("lane_paused", automation_id=lane.automation.id, wait_s=round(wait_s, 1))
@@ -171,10 +190,8 @@ class Lanes:
     async def _wanted(self) -> dict[str, Automation]:
         query = {"_id": {"$in": sorted(self._settings.lanes)}} if self._settings.lanes else {}
         return {
-            found["_id"]: Automation(
-                found["_id"], found["enabled"], float(found["deadline_s"]), float(found["call_timeout_s"])
-            )
-            async for found in self._mongo.automations.find(query)
+            found["_id"]: Automation.from_document(found)
+            async for found in self._mongo.automations.find(query, {"held": 0})
         }
 
     async def _consume(self, lane: _Lane) -> None:
@@ -197,6 +214,8 @@ class Lanes:
             lane.resumption.cancel()
         async with lane.changing:
             await self._cancel(lane)
+        if lane.widening is not None:
+            await lane.widening
         log.info("lane_closed", automation_id=automation_id)
 
     async def _channel(self, prefetch: int) -> AbstractRobustChannel:
@@ -221,9 +240,14 @@ class Lanes:
             # Delivered while the lane was being closed.
             await unless_closed(message.nack(requeue=True))
             return
+        lane.in_hand += 1
+        lane.taken += 1
         task = asyncio.create_task(self._handle_safely(message, lane))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
+        is_full = lane.prefetch <= lane.in_hand and lane.prefetch < self._settings.lane_prefetch
+        if is_full and (lane.widening is None or lane.widening.done()):
+            lane.widening = asyncio.create_task(self._widen(lane))
 
     async def _handle_safely(self, message: AbstractIncomingMessage, lane: _Lane) -> None:
         try:
@@ -234,3 +258,5 @@ class Lanes:
         except Exception:
             log.exception("delivery_failed", automation_id=lane.automation.id, message_id=message.message_id)
             await unless_closed(message.reject(requeue=False))
+        finally:
+            lane.in_hand -= 1

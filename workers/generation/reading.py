@@ -1,7 +1,6 @@
 """Reads a delivery into a request, or says what is wrong with it."""
 
 import secrets
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +21,7 @@ MAX_REQUEST_ID_LENGTH = 128
 class Envelope:
     """What a delivery says beside its body; there even when the body is wrong.
 
-    Times are seconds since the epoch, on this machine's clock.
+    Times are seconds since the epoch: `published_at` on the publisher's clock, `received_at` on MongoDB's.
     """
 
     automation_id: str
@@ -64,7 +63,12 @@ class Invalid:
 
 
 def read(
-    message: AbstractIncomingMessage, automation_id: str, *, deadline_s: float, max_body_bytes: int
+    message: AbstractIncomingMessage,
+    automation_id: str,
+    *,
+    deadline_s: float,
+    max_body_bytes: int,
+    now: float,
 ) -> Request | Invalid:
     """Read a delivery.
 
@@ -73,8 +77,9 @@ def read(
         automation_id: whose lane it is, which is the request's identity.
         deadline_s: the automation's own deadline, in seconds, where the request names none.
         max_body_bytes: the largest body that is accepted.
+        now: the time on MongoDB's clock, in seconds since the epoch.
     """
-    envelope, problem = _envelope(message, automation_id)
+    envelope, problem = _envelope(message, automation_id, now)
     if problem is None and message.type not in {None, "", names.GENERATION_REQUEST}:
         problem = f"type is {message.type!r}, expected {names.GENERATION_REQUEST!r}"
     if problem is None and len(message.body) > max_body_bytes:
@@ -97,11 +102,14 @@ def read(
         deadline = request.deadline.timestamp()
         if deadline > envelope.received_at + LONGEST_DEADLINE_S:
             return Invalid(envelope, "deadline lies more than 24 h ahead")
+    if (expires_at := _expires_at(message, envelope)) is not None:
+        deadline = min(deadline, expires_at)
     return Request(envelope, request.path, request.body, request.user_id, deadline)
 
 
-def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Envelope, str | None]:
-    now = time.time()
+def _envelope(
+    message: AbstractIncomingMessage, automation_id: str, now: float
+) -> tuple[Envelope, str | None]:
     problem = None
     request_id = message.message_id or f"req-{secrets.token_hex(12)}"
     if len(request_id) > MAX_REQUEST_ID_LENGTH:
@@ -130,6 +138,13 @@ def _published_at(message: AbstractIncomingMessage, now: float) -> float:
     if isinstance(message.timestamp, datetime):
         return min(message.timestamp.replace(tzinfo=message.timestamp.tzinfo or UTC).timestamp(), now)
     return now
+
+
+def _expires_at(message: AbstractIncomingMessage, envelope: Envelope) -> float | None:
+    """When the message's own time to live is over; in its queue it counts from the publish there."""
+    if not isinstance(message.expiration, int | float):
+        return None
+    return envelope.published_at + message.expiration
 
 
 def _first(error: ValidationError) -> str:

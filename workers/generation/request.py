@@ -1,17 +1,17 @@
 """One request's life: read, claim and reserve, call, record, reply and account, acknowledge."""
 
 import asyncio
-import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
-from infra.mongo import PyMongoError
+from infra.mongo import Document, PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import Answered, Attempts, PutOff, Reserving
 from workers.generation.journal import Claim, Done, Journal, Record, Running
@@ -49,6 +49,19 @@ class Automation:
     enabled: bool
     deadline_s: float
     call_timeout_s: float
+    #: Calls in flight, over all workers; None: without a cap of its own.
+    max_in_flight: int | None
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        """Read an automation's document."""
+        return cls(
+            document["_id"],
+            document["enabled"],
+            float(document["deadline_s"]),
+            float(document["call_timeout_s"]),
+            document.get("max_in_flight"),
+        )
 
 
 @dataclass(slots=True)
@@ -59,7 +72,9 @@ class Work:
     request: Request
     automation: Automation
     claim: Claim
-    reserving: Reserving
+    reserving: Reserving | None
+    #: How it ends without a call, where that is known before.
+    ended: Error | None
     progress: Progress = field(default_factory=Progress)
     events: list[bytes] = field(default_factory=list)
     accounted: list[asyncio.Task[None]] = field(default_factory=list)
@@ -81,16 +96,29 @@ class RequestHandler:
     """Does the requests of one worker."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, attempts: Attempts, publisher: Publisher
+        self,
+        settings: Settings,
+        journal: Journal,
+        attempts: Attempts,
+        publisher: Publisher,
+        now: Callable[[], float],
     ) -> None:
-        """Take the parts of a worker."""
+        """Take the parts of a worker, and the time on MongoDB's clock, in seconds since the epoch."""
         self._settings = settings
+        self._now = now
         self._journal = journal
         self._attempts = attempts
         self._publisher = publisher
 
-    async def handle(self, message: AbstractIncomingMessage, automation: Automation) -> None:
+    async def handle(
+        self, message: AbstractIncomingMessage, automation: Automation, *, ended: Error | None = None
+    ) -> None:
         """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back.
+
+        Args:
+            message: the delivery.
+            automation: whose it is.
+            ended: how the broker ended it; it lies among the dead letters, and is answered without a call.
 
         Raises:
             LaneFullError: nothing was done with it, since no key has room for long.
@@ -100,13 +128,14 @@ class RequestHandler:
             automation.id,
             deadline_s=automation.deadline_s,
             max_body_bytes=self._settings.max_body_bytes,
+            now=self._now(),
         )
         try:
             if isinstance(request, Invalid):
                 invalid = Error(ErrorCode.INVALID_REQUEST, request.reason)
-                await self._refuse(message, request.envelope, invalid)
+                await self._refuse(message, request.envelope, invalid, is_dead=ended is not None)
             else:
-                await self._do(message, request, automation)
+                await self._do(message, request, automation, ended)
             await unless_closed(message.ack())
         except LaneFullError:
             raise
@@ -118,12 +147,21 @@ class RequestHandler:
             await unless_closed(message.nack(requeue=True))
         except Exception:
             log.exception("request_failed_inside", request_id=request.envelope.request_id)
-            await self._refuse(message, request.envelope, Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
+            internal = Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
+            await self._refuse(message, request.envelope, internal, is_dead=ended is not None)
             await unless_closed(message.ack())
 
-    async def _do(self, message: AbstractIncomingMessage, request: Request, automation: Automation) -> None:
+    async def _do(
+        self,
+        message: AbstractIncomingMessage,
+        request: Request,
+        automation: Automation,
+        ended: Error | None,
+    ) -> None:
         """Claim and reserve side by side; then answer, or repeat the answer that was given before."""
-        reserving = asyncio.create_task(self._attempts.reserve(request))
+        reserving: Reserving | None = None
+        if ended is None and automation.enabled:
+            reserving = asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
         try:
             claim = await self._claim(request)
         except BaseException:
@@ -133,7 +171,7 @@ class RequestHandler:
             await self._attempts.withdraw(reserving)
             await self._repeat(request, claim)
             return
-        work = Work(message, request, automation, claim, reserving)
+        work = Work(message, request, automation, claim, reserving, ended)
         try:
             await self._answer(work)
         except BaseException:
@@ -157,13 +195,13 @@ class RequestHandler:
             await asyncio.gather(*work.accounted)
             raise LaneFullError(outcome.wait_s)
         if isinstance(outcome, Answered):
-            status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw)
+            status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
-            status, result = outcome.code.value, failed(envelope, work.progress, outcome)
+            status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
         if await self._record(Record(work.claim, status, result, work.events)):
             await self._publisher.reply(envelope, result + FIRST)
         await asyncio.gather(*work.accounted)
-        if status == ErrorCode.INTERNAL:
+        if status == ErrorCode.INTERNAL and work.ended is None:
             await self._publisher.dead_letter(work.message, envelope.automation_id, INTERNAL_MESSAGE)
         log.info(
             "request_finished",
@@ -171,14 +209,15 @@ class RequestHandler:
             automation_id=envelope.automation_id,
             status=status,
             attempts=len(work.progress.attempts),
-            total_ms=round((time.time() - envelope.published_at) * 1000),
+            total_ms=round((self._now() - envelope.published_at) * 1000),
         )
 
     async def _outcome(self, work: Work) -> Answered | Error | PutOff:
         """How the request ends; our own failures are an end too."""
-        if not work.automation.enabled:
+        ended = work.ended or self._ends_at_once(work)
+        if ended is not None or work.reserving is None:
             await self._attempts.withdraw(work.reserving)
-            return Error(ErrorCode.AUTOMATION_DISABLED, "an operator switched the automation off")
+            return ended or Error(ErrorCode.AUTOMATION_DISABLED, "an operator switched the automation off")
         try:
             return await self._attempts.run(
                 work.request,
@@ -186,6 +225,7 @@ class RequestHandler:
                 work.progress,
                 run=work.claim.run,
                 call_timeout_s=work.automation.call_timeout_s,
+                max_in_flight=work.automation.max_in_flight,
                 on_attempt=partial(self._account, work),
             )
         except PyMongoError:
@@ -193,6 +233,12 @@ class RequestHandler:
         except Exception:
             log.exception("request_failed_inside", request_id=work.claim.request_id)
             return Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
+
+    def _ends_at_once(self, work: Work) -> Error | None:
+        """A request that took its worker with it again and again is not tried once more."""
+        if work.claim.crashes < self._settings.crash_limit:
+            return None
+        return Error(ErrorCode.INTERNAL, f"{work.claim.crashes} workers died of this request")
 
     def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
         """Publish an attempt's usage as it ends, so that a dead key is seen before the request ends."""
@@ -222,11 +268,15 @@ class RequestHandler:
             await self._publisher.usage(request.envelope.automation_id, event)
         log.info("request_repeated", request_id=request.envelope.request_id)
 
-    async def _refuse(self, message: AbstractIncomingMessage, envelope: Envelope, error: Error) -> None:
+    async def _refuse(
+        self, message: AbstractIncomingMessage, envelope: Envelope, error: Error, *, is_dead: bool
+    ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         log.warning("request_refused", automation_id=envelope.automation_id, reason=error.message)
-        await self._publisher.reply(envelope, failed(envelope, Progress(), error) + FIRST)
-        await self._publisher.dead_letter(message, envelope.automation_id, f"{error.code}: {error.message}")
+        await self._publisher.reply(envelope, failed(envelope, Progress(), error, self._now()) + FIRST)
+        if not is_dead:
+            reason = f"{error.code}: {error.message}"
+            await self._publisher.dead_letter(message, envelope.automation_id, reason)
 
 
 async def unless_closed(acknowledgement: Awaitable[None]) -> None:

@@ -3,7 +3,6 @@
 The provider's JSON goes through as the bytes that came. Tests hold what is built here against the models.
 """
 
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -34,6 +33,8 @@ class AttemptRecord:
     latency_ms: int
     reserved_tokens: int
     model: str
+    #: Seconds since the epoch, on MongoDB's clock.
+    occurred_at: float
     usage: Usage = NO_USAGE
     cost: Cost = Cost(0, known=True)  # noqa: RUF009  # frozen
     tokens_estimated: bool = False
@@ -58,12 +59,12 @@ class Error:
     provider: dict[str, Any] | None = None
 
 
-def succeeded(envelope: Envelope, progress: Progress, raw: bytes) -> bytes:
+def succeeded(envelope: Envelope, progress: Progress, raw: bytes, now: float) -> bytes:
     """The result of a request whose last attempt was answered, up to its `replayed`."""
-    return _result(envelope, progress, "succeeded", orjson.Fragment(raw), None)
+    return _result(envelope, progress, now, "succeeded", response=orjson.Fragment(raw))
 
 
-def failed(envelope: Envelope, progress: Progress, error: Error) -> bytes:
+def failed(envelope: Envelope, progress: Progress, error: Error, now: float) -> bytes:
     """The result of a request that failed, up to its `replayed`."""
     body = {
         "code": error.code,
@@ -72,7 +73,7 @@ def failed(envelope: Envelope, progress: Progress, error: Error) -> bytes:
         "retry_at": None if error.retry_at is None else rfc3339(error.retry_at),
         "provider": error.provider,
     }
-    return _result(envelope, progress, "failed", None, body)
+    return _result(envelope, progress, now, "failed", error=body)
 
 
 def usage_event(envelope: Envelope, path: str, user_id: str | None, attempt: AttemptRecord) -> bytes:
@@ -98,7 +99,7 @@ def usage_event(envelope: Envelope, path: str, user_id: str | None, attempt: Att
             "latency_ms": attempt.latency_ms,
             "reserved_tokens": attempt.reserved_tokens,
             "source": "worker",
-            "occurred_at": rfc3339(time.time()),
+            "occurred_at": rfc3339(attempt.occurred_at),
         }
     )
 
@@ -111,12 +112,13 @@ def rfc3339(seconds: float) -> str:
 def _result(
     envelope: Envelope,
     progress: Progress,
+    now: float,
     status: str,
-    response: orjson.Fragment | None,
-    error: dict[str, Any] | None,
+    *,
+    response: orjson.Fragment | None = None,
+    error: dict[str, Any] | None = None,
 ) -> bytes:
     last = progress.attempts[-1] if response is not None else None
-    now = time.time()
     return orjson.dumps(
         {
             "request_id": envelope.request_id,

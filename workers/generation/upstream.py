@@ -19,7 +19,9 @@ from workers.generation.classification import (
     TIMEOUT,
     Verdict,
     classify,
+    rate_limits,
 )
+from workers.keys.reported import RateLimits
 
 #: Time to open a connection, in seconds.
 CONNECT_TIMEOUT_S = 10.0
@@ -38,6 +40,7 @@ class Answer:
     document: dict[str, Any]
     http_status: int
     latency_ms: int
+    rate_limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Failure:
     http_status: int | None = None
     error_code: str | None = None
     provider: dict[str, Any] | None = None
+    rate_limits: RateLimits | None = None
 
 
 class Upstream:
@@ -109,7 +113,7 @@ class Upstream:
         except (APIConnectionError, httpx2.HTTPError) as error:
             cause = type(error.__cause__ or error).__name__
             return Failure(CONNECTION_ERROR, f"the connection failed: {cause}", _since(started))
-        return _answered(raw, response.status_code, _since(started))
+        return _answered(raw, response, _since(started))
 
     def _client(self, base_url: str, api_key: SecretStr) -> AsyncOpenAI:
         identity = (base_url, api_key.get_secret_value())
@@ -126,14 +130,15 @@ def _since(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
 
 
-def _answered(raw: bytes, status: int, latency_ms: int) -> Answer | Failure:
+def _answered(raw: bytes, response: httpx2.Response, latency_ms: int) -> Answer | Failure:
+    status = response.status_code
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict) or status >= 300:
         return Failure(BAD_RESPONSE, "the provider's answer is not a JSON object", latency_ms, status)
-    return Answer(raw, document, status, latency_ms)
+    return Answer(raw, document, status, latency_ms, rate_limits(response.headers))
 
 
 def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Failure:
@@ -160,7 +165,8 @@ def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Fail
         return Failure(
             verdict, "the provider refuses the key", latency_ms, response.status_code, code or None
         )
-    return Failure(verdict, message, latency_ms, response.status_code, code or None, body)
+    said = rate_limits(headers)
+    return Failure(verdict, message, latency_ms, response.status_code, code or None, body, said)
 
 
 def _scrubbed(value: Any, api_key: SecretStr) -> Any:

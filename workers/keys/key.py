@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from contracts.messages import Outcome
 from infra.vault import Sealed
+from workers.keys.reported import Reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,32 +19,28 @@ class Limits:
     tokens_per_day: int | None = None
     max_in_flight: int | None = None
 
-    def lowered_to(self, other: "Limits") -> "Limits":
-        """Of each limit the lower."""
-        return Limits(
-            _lower(self.requests_per_minute, other.requests_per_minute),
-            _lower(self.tokens_per_minute, other.tokens_per_minute),
-            _lower(self.tokens_per_day, other.tokens_per_day),
-            _lower(self.max_in_flight, other.max_in_flight),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class WindowEntry:
-    """What was reserved in one second of the server's clock."""
+    """What was reserved for one model in one second of the server's clock."""
 
     second: int
     requests: int
     tokens: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock.
 
-    Its `limits` are those that count: of the operator's and those that the provider reports the lower ones.
-
-    A key of a higher `tier` is used only while those of lower ones have no room.
+    Attributes:
+        tier: a key of a higher one is used only while those of lower ones have no room.
+        limits: the operator's; what the provider says of a model is in `reported`.
+        cause: of a status that is not `active`: `refused`, `failing`, `quota`, `day`, or None (a person's).
+        probe_at: when the provider is asked next whether it takes the key again.
+        ramp_since: when the key came back: since then it is given more and more calls at a time.
+        reported: what the provider says of its limits, by model.
     """
 
     id: str
@@ -56,6 +53,9 @@ class Key:
     status: str
     status_reason: str
     status_until: float | None
+    cause: str | None
+    probe_at: float | None
+    ramp_since: float
     cooled_until: float
     cool_reason: str | None
     window: tuple[WindowEntry, ...]
@@ -68,6 +68,7 @@ class Key:
     failures_in_a_row: int
     last_used_at: float
     denied_models: Mapping[str, float]
+    reported: Mapping[str, Reported]
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], now: float) -> Self:
@@ -81,13 +82,16 @@ class Key:
             base_url=document["base_url"],
             tier=document.get("tier", 0),
             secret=Sealed.from_document(document["secret"]),
-            limits=Limits(**document["limits"]).lowered_to(reported_limits(document, now)),
+            limits=Limits(**document["limits"]),
             status=document["status"],
             status_reason=document.get("status_reason", ""),
-            status_until=_seconds(document["status_until"]) if document.get("status_until") else None,
-            cooled_until=_seconds(document["cooled_until"]) if document.get("cooled_until") else 0.0,
+            status_until=_seconds_or_none(document.get("status_until")),
+            cause=document.get("status_cause"),
+            probe_at=_seconds_or_none(document.get("probe", {}).get("at")),
+            ramp_since=_seconds_or_none(document.get("ramp_since")) or 0.0,
+            cooled_until=_seconds_or_none(document.get("cooled_until")) or 0.0,
             cool_reason=document.get("cool_reason"),
-            window=tuple(WindowEntry(e["s"], e["n"], e["t"]) for e in document.get("window", ())),
+            window=tuple(WindowEntry(e["s"], e["n"], e["t"], e["m"]) for e in document.get("window", ())),
             day=document.get("day", ""),
             day_tokens=document.get("day_tokens", 0),
             held_calls=sum(hold["n"] for hold in held),
@@ -95,8 +99,9 @@ class Key:
             latency_ms=health.get("latency_ms", 0.0),
             error_rate=health.get("error_rate", 0.0),
             failures_in_a_row=health.get("failures", 0),
-            last_used_at=_seconds(document["last_used_at"]) if document.get("last_used_at") else 0.0,
+            last_used_at=_seconds_or_none(document.get("last_used_at")) or 0.0,
             denied_models={d["model"]: _seconds(d["until"]) for d in document.get("denied_models", ())},
+            reported={r["model"]: Reported.from_document(r) for r in document.get("reported", ())},
         )
 
     def is_usable(self, now: float) -> bool:
@@ -106,28 +111,36 @@ class Key:
         return self.status == "exhausted" and self.status_until is not None and self.status_until <= now
 
     def is_refused(self, now: float) -> bool:
-        """Whether the provider refuses the key itself: by its status, or so lately that it has none yet."""
-        return self.status in {"disabled", "error"} or self._cools_for(Outcome.AUTH_FAILED, now)
+        """Whether the key itself is out of use, by a person or by the provider: nobody waits for it.
+
+        A key whose calls merely fail is not: it comes back when the provider does.
+        """
+        if self.status == "error":
+            return self.cause != "failing"
+        return self.status == "disabled" or self._cools_for(Outcome.AUTH_FAILED, now)
+
+    def is_failing(self) -> bool:
+        """Whether it is left out because its calls failed for reasons that are the provider's."""
+        return self.status == "error" and self.cause == "failing"
 
     def lacks_quota(self, now: float) -> bool:
-        """Whether the provider says that the key's quota is spent, by its status or lately."""
-        return not self.is_usable(now) or self._cools_for(Outcome.QUOTA_EXHAUSTED, now)
+        """Whether the provider says that the key's quota is spent: nobody knows until when."""
+        if self.status == "exhausted" and self.cause == "quota":
+            return True
+        return self._cools_for(Outcome.QUOTA_EXHAUSTED, now)
+
+    def reported_for(self, model: str | None, now: float) -> Reported | None:
+        """What the provider says of a model's limits, while it is fresh."""
+        reported = self.reported.get(model or "")
+        return reported if reported is not None and reported.until > now else None
 
     def _cools_for(self, reason: Outcome, now: float) -> bool:
         return self.cooled_until > now and self.cool_reason == reason
 
 
-def reported_limits(document: Mapping[str, Any], now: float) -> Limits:
-    """The limits that the provider named when it lately refused; they may be above the operator's."""
-    reported = document.get("reported")
-    if reported is None or _seconds(reported["until"]) <= now:
-        return Limits()
-    return Limits(reported["requests_per_minute"], reported["tokens_per_minute"])
-
-
-def _lower(one: int | None, other: int | None) -> int | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
-
-
 def _seconds(moment: datetime) -> float:
     return moment.timestamp()
+
+
+def _seconds_or_none(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from workers.keys.key import Key
+from workers.keys.reported import Reported
 
 #: The rolling window of a provider's "per minute".
 WINDOW_S = 60
@@ -22,8 +23,14 @@ SPAN_S = WINDOW_S + GUARD_S
 SOON_S = 0.5
 #: A key without a limit is taken to have this one, so that its use counts when keys are compared.
 UNLIMITED = 10**12
-#: Failures in a row that open a key's circuit.
+#: Failures in a row that open a key's circuit; it is closed by the next good answer.
 CIRCUIT_FAILURES = 5
+#: A key that came back is given one call at a time, after so long two, then four, and so on, in seconds.
+RAMP_STEP_S = 5
+#: The ramp ends after so long, in seconds; by then it stands at over 4,000 calls at a time.
+RAMP_S = 60
+#: How soon to look again where somebody else uses up a provider's limit, in seconds.
+OUTSIDE_LOOK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -60,15 +67,24 @@ def next_midnight(now: float) -> float:
     return (day + timedelta(days=1)).timestamp()
 
 
-def chargeable(key: Key, tokens: int) -> int:
+def chargeable(key: Key, tokens: int, model: str | None, now: float) -> int:
     """An estimate, cut to what the key can ever admit: a large call waits for an empty window."""
-    limits = [key.limits.tokens_per_minute, key.limits.tokens_per_day]
+    reported = key.reported_for(model, now)
+    limits = [
+        key.limits.tokens_per_minute,
+        key.limits.tokens_per_day,
+        reported.tokens_per_minute if reported else None,
+    ]
     return min([tokens, *(limit for limit in limits if limit is not None)])
 
 
-def used_in_window(key: Key, now: float) -> tuple[int, int]:
-    """Requests and tokens that count now."""
-    live = [entry for entry in key.window if entry.second > math.floor(now) - SPAN_S]
+def used_in_window(key: Key, now: float, model: str | None = None) -> tuple[int, int]:
+    """Requests and tokens that count now: of a model, or of all (None)."""
+    live = [
+        entry
+        for entry in key.window
+        if entry.second > math.floor(now) - SPAN_S and model in {None, entry.model}
+    ]
     return sum(entry.requests for entry in live), sum(entry.tokens for entry in live)
 
 
@@ -77,22 +93,36 @@ def used_today(key: Key, now: float) -> int:
     return key.day_tokens if key.day == today(now) else 0
 
 
-def in_flight_limit(key: Key) -> int:
-    """How many calls may be under way; one, the trial, where the circuit is half-open."""
+def in_flight_limit(key: Key, now: float) -> int:
+    """How many calls may be under way: one, the trial, while the circuit is half-open; few after that."""
     limit = UNLIMITED if key.limits.max_in_flight is None else key.limits.max_in_flight
-    return min(limit, 1) if key.failures_in_a_row >= CIRCUIT_FAILURES else limit
+    if key.failures_in_a_row >= CIRCUIT_FAILURES:
+        return min(limit, 1)
+    since_s = now - key.ramp_since
+    return min(limit, 2 ** int(since_s // RAMP_STEP_S)) if 0 <= since_s < RAMP_S else limit
 
 
 def room(key: Key, now: float) -> Room:
-    """What is left of each limit."""
+    """What is left of each of the operator's limits."""
     requests, tokens = used_in_window(key, now)
     limits = key.limits
     return Room(
         requests=_left(limits.requests_per_minute, requests),
         tokens=_left(limits.tokens_per_minute, tokens),
         day_tokens=_left(limits.tokens_per_day, used_today(key, now) + key.held_tokens),
-        in_flight=in_flight_limit(key) - key.held_calls,
+        in_flight=in_flight_limit(key, now) - key.held_calls,
     )
+
+
+def model_room(key: Key, model: str | None, now: float) -> Room:
+    """What is left of the limits that the provider reports for a model."""
+    left = Room(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
+    if (reported := key.reported_for(model, now)) is not None:
+        requests, tokens = used_in_window(key, now, model or "")
+        outside_requests, outside_tokens = reported.outside(now)
+        left.requests = _left(reported.requests_per_minute, requests + outside_requests)
+        left.tokens = _left(reported.tokens_per_minute, tokens + outside_tokens)
+    return left
 
 
 def utilisation(key: Key, left: Room) -> float:
@@ -105,43 +135,86 @@ def utilisation(key: Key, left: Room) -> float:
     )
 
 
+def model_utilisation(reported: Reported | None, left: Room) -> float:
+    """The same of the limits that the provider reports for a model."""
+    if reported is None:
+        return 0.0
+    return max(
+        _fraction(reported.requests_per_minute, left.requests),
+        _fraction(reported.tokens_per_minute, left.tokens),
+    )
+
+
 def is_spent(key: Key, tokens: int, now: float) -> bool:
     """Whether the key is out of its quota, or out of tokens of the day for a call of so many."""
-    if key.lacks_quota(now):
+    if key.lacks_quota(now) or (key.status == "exhausted" and not key.is_usable(now)):
         return True
     limit = key.limits.tokens_per_day
     return limit is not None and used_today(key, now) + tokens > limit
 
 
-def available_at(key: Key, tokens: int, now: float) -> float:
-    """The earliest moment at which a call of so many tokens may fit, if nobody else comes first."""
+def available_at(key: Key, tokens: int, model: str | None, now: float) -> float:
+    """The earliest moment at which a call of so many tokens may fit, if nobody else comes first.
+
+    Infinite where nobody knows: a quota comes back when somebody pays.
+    """
+    if key.lacks_quota(now):
+        return math.inf
     moment = max(now, key.cooled_until)
     if not key.is_usable(now):
-        moment = max(moment, math.inf if key.status_until is None else key.status_until)
+        until = key.probe_at if key.is_failing() else key.status_until
+        moment = max(moment, math.inf if until is None else until, now + SOON_S)
     limits = key.limits
-    if limits.requests_per_minute is not None:
-        counts = [(entry.second, entry.requests) for entry in key.window]
-        moment = max(moment, _freed_at(counts, limits.requests_per_minute - 1, now))
-    if limits.tokens_per_minute is not None:
-        counts = [(entry.second, entry.tokens) for entry in key.window]
-        moment = max(moment, _freed_at(counts, limits.tokens_per_minute - tokens, now))
+    requests = [(entry.second, entry.requests) for entry in key.window]
+    counted = [(entry.second, entry.tokens) for entry in key.window]
+    moment = max(
+        moment,
+        _freed_at(requests, limits.requests_per_minute, 1, now),
+        _freed_at(counted, limits.tokens_per_minute, tokens, now),
+    )
     if limits.tokens_per_day is not None:
         settled = used_today(key, now)
         if settled + tokens > limits.tokens_per_day:
             moment = max(moment, next_midnight(now))
         elif settled + key.held_tokens + tokens > limits.tokens_per_day:
             moment = max(moment, now + SOON_S)
-    if key.held_calls >= in_flight_limit(key):
+    if key.held_calls >= in_flight_limit(key, now):
         moment = max(moment, now + SOON_S)
-    return moment
+    return max(moment, _model_available_at(key, tokens, model, now))
 
 
-def _freed_at(counts: list[tuple[int, int]], allowed: int, now: float) -> float:
-    """When the counts of the window will have fallen to `allowed`."""
+def comes_back_at(key: Key, available: float, now: float) -> float:
+    """When to ask again for a key that will be available then; where nobody knows, when it is tried next."""
+    if math.isfinite(available):
+        return available
+    moments = [moment for moment in (key.probe_at, key.cooled_until) if moment is not None and moment > now]
+    return max(moments, default=math.inf)
+
+
+def _model_available_at(key: Key, tokens: int, model: str | None, now: float) -> float:
+    reported = key.reported_for(model, now)
+    if reported is None:
+        return now
+    mine = [entry for entry in key.window if entry.model == (model or "")]
+    requests = [(entry.second, entry.requests) for entry in mine]
+    counted = [(entry.second, entry.tokens) for entry in mine]
+    moment = max(
+        _freed_at(requests, reported.requests_per_minute, 1, now),
+        _freed_at(counted, reported.tokens_per_minute, tokens, now),
+    )
+    if model_room(key, model, now).fits(tokens) or reported.outside(now) == (0, 0):
+        return moment
+    return max(moment, now + OUTSIDE_LOOK_S)
+
+
+def _freed_at(counts: list[tuple[int, int]], limit: int | None, wanted: int, now: float) -> float:
+    """When the counts of the window will have fallen so far that `limit` has room for `wanted`."""
+    if limit is None:
+        return now
     live = sorted(entry for entry in counts if entry[0] > math.floor(now) - SPAN_S)
     total = sum(count for _, count in live)
     for second, count in live:
-        if total <= allowed:
+        if total + wanted <= limit:
             break
         total -= count
         now = second + SPAN_S

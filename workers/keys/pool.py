@@ -7,8 +7,9 @@ waits for nothing.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -17,19 +18,22 @@ import structlog
 from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
 from workers.keys.key import Key
-from workers.keys.limits import chargeable
-from workers.keys.reservations import Settlement, load_keys, renew_holds, reserve, settle
-from workers.keys.selection import Ask, Later, Refusal, plan
+from workers.keys.limits import chargeable, used_in_window
+from workers.keys.reported import is_news
+from workers.keys.reservations import load_keys, renew_holds, reserve
+from workers.keys.selection import Ask, Later, Plan, Refusal, plan
+from workers.keys.settlements import Settlement, settle
+from workers.keys.slots import give_slots, take_slots
 
 log = structlog.get_logger()
 
 #: An automation's keys are read again after so long, in case an event was missed, in seconds.
-RELOAD_S = 30.0
+RELOAD_S = 25.0
 #: Nobody is refused by a view of the keys that is older, in seconds.
 FRESH_S = 0.1
 #: Seconds between attempts to write settlements while MongoDB is away.
 SETTLE_RETRY_S = 1.0
-#: How often holds are renewed; well under `reservations.HOLD_S`.
+#: How often holds are renewed; well under `expressions.HOLD_S`.
 RENEW_S = 30.0
 
 
@@ -40,6 +44,11 @@ class Reservation:
     key: Key
     second: int
     tokens: int
+    model: str
+    #: Under which name the call is held in the key's document.
+    hold: str
+    #: Whether it holds one of the automation's own slots too.
+    slot: bool = False
 
 
 Reserved: TypeAlias = Reservation | Refusal | Later
@@ -51,11 +60,20 @@ class _Waiter:
     answer: "asyncio.Future[Reserved]"
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A settlement with the reservation that it ends."""
+
+    reservation: Reservation
+    settlement: Settlement
+
+
 @dataclass(slots=True)
 class _AutomationKeys:
     """One automation's keys as last seen, and who waits for one, in order."""
 
     keys: dict[str, Key] = field(default_factory=dict)
+    max_in_flight: int | None = None
     loaded_at: float = float("-inf")
     waiting: list[_Waiter] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,15 +91,21 @@ class KeyPool:
 
     def __init__(self, mongo: Mongo, worker_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._mongo = mongo
-        self._worker_id = worker_id
         self._clock = clock
         self._server_offset = time.time() - clock()
         self._automations: dict[str, _AutomationKeys] = {}
-        self._settlements: dict[str, GroupCommit[Settlement, None]] = {}
+        self._settlements: dict[tuple[str, str], GroupCommit[_Settled, None]] = {}
+        self._hold = worker_id
+        self._live: Counter[str] = Counter()
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to renew this worker's holds."""
+        """Set the clock by MongoDB's, and begin to renew this worker's holds.
+
+        Raises:
+            PyMongoError: MongoDB is away.
+        """
+        self._server_offset = (await self._mongo.server_time()).timestamp() - self._clock()
         self._renewal = asyncio.create_task(self._renew())
 
     async def close(self) -> None:
@@ -96,8 +120,18 @@ class KeyPool:
         """The time on MongoDB's clock, in seconds since the epoch."""
         return self._clock() + self._server_offset
 
-    async def reserve(self, automation_id: str, ask: Ask) -> Reserved:
+    def has_waiting(self, automation_id: str) -> bool:
+        """Whether a request of the automation waits here for room."""
+        keys = self._automations.get(automation_id)
+        return keys is not None and any(not waiter.answer.done() for waiter in keys.waiting)
+
+    async def reserve(self, automation_id: str, ask: Ask, max_in_flight: int | None = None) -> Reserved:
         """Reserve the best key for a call, waiting for room until the deadline.
+
+        Args:
+            automation_id: whose keys.
+            ask: what is needed.
+            max_in_flight: the automation's own cap on calls in flight, as it stands now.
 
         Returns:
             The reservation; or why no key will serve before the deadline; or when one may, if that is
@@ -109,6 +143,7 @@ class KeyPool:
         keys = self._automations.setdefault(automation_id, _AutomationKeys())
         waiter = _Waiter(ask, asyncio.get_running_loop().create_future())
         keys.waiting.append(waiter)
+        keys.max_in_flight = max_in_flight
         keys.changed.set()
         if keys.server is None:
             keys.server = asyncio.create_task(self._serve(automation_id, keys))
@@ -124,15 +159,31 @@ class KeyPool:
         Returns:
             Done when it is written; await it where the next reservation must see it (a cooldown).
         """
-        key = reservation.key
-        commit = self._settlements.get(key.id)
+        place = reservation.key.id, reservation.hold
+        commit = self._settlements.get(place)
         if commit is None:
-            commit = self._settlements[key.id] = GroupCommit(partial(self._write_settlements, key))
-        return commit.submit(settlement)
+            write = partial(self._write_settlements, reservation.key, reservation.hold)
+            commit = self._settlements[place] = GroupCommit(write)
+        return commit.submit(_Settled(reservation, self._only_news(reservation, settlement)))
 
     def release(self, reservation: Reservation) -> None:
         """Give back a reservation whose call was not made; it still counts as one of its minute."""
-        self.settle(reservation, Settlement(reservation.second, reservation.tokens, used=0))
+        self.settle(
+            reservation,
+            Settlement(reservation.second, reservation.tokens, used=0, model=reservation.model),
+        )
+
+    def _only_news(self, reservation: Reservation, settlement: Settlement) -> Settlement:
+        """What the provider says of its limits is written down only where it is not known already."""
+        word = settlement.rate_limits
+        if word is None:
+            return settlement
+        keys = self._automations.get(reservation.key.automation_id)
+        key = keys.keys.get(reservation.key.id, reservation.key) if keys else reservation.key
+        now, model = self.now(), reservation.model
+        if is_news(key.reported.get(model), word, used_in_window(key, now, model), now):
+            return settlement
+        return replace(settlement, rate_limits=None)
 
     def invalidate(self, automation_id: str) -> None:
         """Read the automation's keys again before the next reservation."""
@@ -149,20 +200,33 @@ class KeyPool:
                 self.release(answer)
         keys.changed.set()
 
-    async def _write_settlements(self, key: Key, batch: Sequence[Settlement]) -> Sequence[None]:
+    async def _write_settlements(self, key: Key, hold: str, batch: Sequence[_Settled]) -> Sequence[None]:
+        settlements = [settled.settlement for settled in batch]
+        slots = sum(settled.reservation.slot for settled in batch)
         while True:
             try:
-                settled = await settle(self._mongo, key.id, self._worker_id, batch)
+                written = await settle(self._mongo, key.id, hold, settlements)
                 break
             except PyMongoError as error:
                 # What is not settled stays counted: too careful, never too free; so it is tried again.
                 log.warning("settlement_delayed", key_id=key.id, calls=len(batch), error=type(error).__name__)
                 await asyncio.sleep(SETTLE_RETRY_S)
+        if slots:
+            await self._give_slots(key.automation_id, hold, slots)
+        self._live[hold] -= len(batch)
         keys = self._automations.get(key.automation_id)
-        if keys is not None and settled is not None and key.id in keys.keys:
-            keys.keys[key.id] = settled
+        if keys is not None and written is not None and key.id in keys.keys:
+            keys.keys[key.id] = written
             keys.changed.set()
         return [None] * len(batch)
+
+    async def _give_slots(self, automation_id: str, hold: str, count: int) -> None:
+        while True:
+            try:
+                return await give_slots(self._mongo, automation_id, hold, count)
+            except PyMongoError as error:
+                log.warning("slots_delayed", automation_id=automation_id, error=type(error).__name__)
+                await asyncio.sleep(SETTLE_RETRY_S)
 
     async def _serve(self, automation_id: str, keys: _AutomationKeys) -> None:
         try:
@@ -170,6 +234,7 @@ class KeyPool:
                 keys.changed.clear()
                 await self._serve_once(automation_id, keys)
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
+            self._hold_anew()
             waiting, keys.waiting = keys.waiting, []
             for waiter in waiting:
                 if not waiter.answer.done():
@@ -183,23 +248,44 @@ class KeyPool:
             await self._load(automation_id, keys)
         keys.waiting = [waiter for waiter in keys.waiting if not waiter.answer.done()]
         batch = list(keys.waiting)
-        planned = plan([waiter.ask for waiter in batch], keys.keys.values(), self.now())
+        asks = [waiter.ask for waiter in batch]
+        planned = plan(asks, keys.keys.values(), self.now())
         if planned.refuse and self._clock() - keys.loaded_at > FRESH_S:
             # A refusal is final: an operator may just have added or enabled a key.
             await self._load(automation_id, keys)
-            planned = plan([waiter.ask for waiter in batch], keys.keys.values(), self.now())
+            planned = plan(asks, keys.keys.values(), self.now())
+        slots = None
+        if planned.reserve and keys.max_in_flight is not None:
+            wanted = sum(map(len, planned.reserve.values()))
+            slots = await take_slots(self._mongo, automation_id, self._hold, wanted)
+            if slots < wanted:
+                planned = plan(asks, keys.keys.values(), self.now(), slots=slots)
         for index, answer in (planned.refuse | planned.put_off).items():
             if not batch[index].answer.done():
                 batch[index].answer.set_result(answer)
         if planned.reserve:
-            await asyncio.gather(
-                *(
-                    self._reserve_on(keys, key_id, [batch[i] for i in indices])
-                    for key_id, indices in planned.reserve.items()
-                )
-            )
+            used = await self._reserve_planned(keys, batch, planned, slot=slots is not None)
+            if slots is not None and slots > used:
+                await self._give_slots(automation_id, self._hold, slots - used)
         elif not planned.refuse and not planned.put_off and planned.look_again_at is not None:
             await self._wait(keys, planned.look_again_at - self.now())
+
+    async def _reserve_planned(
+        self, keys: _AutomationKeys, batch: list[_Waiter], planned: Plan, *, slot: bool
+    ) -> int:
+        """Reserve on each key what was planned for it, a model at a time; how many were admitted."""
+        groups: dict[tuple[str, str], list[_Waiter]] = {}
+        for key_id, indices in planned.reserve.items():
+            for index in indices:
+                groups.setdefault((key_id, batch[index].ask.model or ""), []).append(batch[index])
+        return sum(
+            await asyncio.gather(
+                *(
+                    self._reserve_on(keys, key_id, model, waiters, slot=slot)
+                    for (key_id, model), waiters in groups.items()
+                )
+            )
+        )
 
     async def _load(self, automation_id: str, keys: _AutomationKeys) -> None:
         keys.loaded_at = self._clock()
@@ -208,22 +294,27 @@ class KeyPool:
             self._server_offset = server_time - self._clock()
         keys.keys = {key.id: key for key in loaded}
 
-    async def _reserve_on(self, keys: _AutomationKeys, key_id: str, waiters: list[_Waiter]) -> None:
+    async def _reserve_on(
+        self, keys: _AutomationKeys, key_id: str, model: str, waiters: list[_Waiter], *, slot: bool
+    ) -> int:
         key = keys.keys[key_id]
-        token_counts = [chargeable(key, waiter.ask.tokens) for waiter in waiters]
-        reserved = await reserve(self._mongo, key_id, self._worker_id, token_counts)
+        token_counts = [chargeable(key, waiter.ask.tokens, model, self.now()) for waiter in waiters]
+        hold = self._hold
+        reserved = await reserve(self._mongo, key_id, hold, model, token_counts)
         if reserved is None:
             keys.loaded_at = float("-inf")
-            return
+            return 0
         granted, key, server_time = reserved
+        self._live[hold] += granted
         self._server_offset = server_time - self._clock()
         keys.keys[key_id] = key
         for waiter, tokens in zip(waiters[:granted], token_counts, strict=False):
-            reservation = Reservation(key, key.window[-1].second, tokens)
+            reservation = Reservation(key, key.window[-1].second, tokens, model, hold, slot)
             if waiter.answer.done():
                 self.release(reservation)
             else:
                 waiter.answer.set_result(reservation)
+        return granted
 
     async def _wait(self, keys: _AutomationKeys, seconds: float) -> None:
         try:
@@ -233,10 +324,20 @@ class KeyPool:
             # Room may have come back in another worker.
             keys.loaded_at = float("-inf")
 
+    def _hold_anew(self) -> None:
+        """Hold under another name from now on: nobody knows what a write that failed has left behind.
+
+        What it left lapses with the old name, which is renewed no longer than its calls are under way.
+        """
+        name, _, number = self._hold.partition("#")
+        self._hold = f"{name}#{int(number or 1) + 1}"
+
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
+            self._live = +self._live
             try:
-                await renew_holds(self._mongo, self._worker_id)
+                for hold in list(self._live):
+                    await renew_holds(self._mongo, hold)
             except PyMongoError as error:
                 log.warning("holds_not_renewed", error=type(error).__name__)

@@ -1,12 +1,30 @@
-"""Asks a provider whether it takes a key, with `GET /models`, which costs nothing."""
+"""Probes: asks a provider whether it takes a key, with `GET /models`, which costs nothing.
 
+A key that stopped is probed by whichever worker comes first; the probe bypasses selection and limits.
+"""
+
+import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import httpx2
+import structlog
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from pydantic import SecretStr
 
+from infra.errors import VaultError
+from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
+from infra.vault import Sealed, Vault
+from workers.keys.probe_schedule import INTERVALS_S
+from workers.keys.registry import open_secret
+from workers.keys.status import CHANGE_FIELDS, StatusChange, change_status
+
+log = structlog.get_logger()
+
 PROBE_TIMEOUT_S = 15.0
+#: How often to look for a key that is due, in seconds.
+LOOK_S = 1.0
+ACTOR = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +53,89 @@ async def probe(base_url: str, api_key: SecretStr) -> ProbeResult:
         except APIConnectionError as error:
             return ProbeResult(ok=False, reason=f"no connection: {type(error.__cause__ or error).__name__}")
     return ProbeResult(ok=True, reason="the provider takes the key")
+
+
+class Prober:
+    """Brings keys back that stopped, when their provider takes them again."""
+
+    def __init__(self, mongo: Mongo, vault: Vault) -> None:
+        """Take the database and what opens the keys' secrets."""
+        self._mongo = mongo
+        self._vault = vault
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look for keys that are due, from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop; a probe that is under way is repeated by another worker, an interval later."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def probe_due(self) -> int:
+        """Probe every key that is due.
+
+        Returns:
+            How many were probed.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        due = []
+        while (key := await self._claim()) is not None:
+            due.append(key)
+        await asyncio.gather(*(self._probe(key) for key in due))
+        return len(due)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.probe_due()
+            except PyMongoError as error:
+                log.warning("probes_delayed", error=type(error).__name__)
+            await asyncio.sleep(LOOK_S)
+
+    async def _claim(self) -> Document | None:
+        """Take a key that is due; its next probe is twice as far off, should this one come to nothing."""
+        longest = {
+            "$switch": {
+                "branches": [
+                    {"case": {"$eq": ["$probe.cause", cause]}, "then": most}
+                    for cause, (_, most) in INTERVALS_S.items()
+                ],
+                "default": "$probe.interval_s",
+            }
+        }
+        interval_s = {"$min": [{"$multiply": [2, "$probe.interval_s"]}, longest]}
+        at = {"$add": ["$$NOW", {"$multiply": [1000, interval_s]}]}
+        claimed: Document | None = await self._mongo.keys.find_one_and_update(
+            {
+                "probe.at": {"$ne": None},
+                "status": {"$in": ["error", "exhausted"]},
+                "$expr": {"$lte": ["$probe.at", "$$NOW"]},
+            },
+            [{"$set": {"probe.interval_s": interval_s, "probe.at": at}}],
+            projection={**CHANGE_FIELDS, "base_url": 1, "secret": 1},
+            return_document=ReturnDocument.AFTER,
+        )
+        return claimed
+
+    async def _probe(self, key: Document) -> None:
+        try:
+            secret = open_secret(
+                self._vault, key["automation_id"], key["_id"], Sealed.from_document(key["secret"])
+            )
+            result = await probe(key["base_url"], secret)
+        except VaultError as error:
+            result = ProbeResult(ok=False, reason=str(error))
+        log.info("key_probed", key_id=key["_id"], alias=key["alias"], ok=result.ok, reason=result.reason)
+        at = await self._mongo.server_time()
+        if result.ok:
+            reason = "the provider takes it again (GET /models)"
+            change = StatusChange("active", reason, None, ACTOR, at, half_open=True)
+            await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+            return
+        last = {"probe.last_at": at, "probe.last_reason": result.reason}
+        await self._mongo.keys.update_one({"_id": key["_id"], "status": key["status"]}, {"$set": last})

@@ -149,10 +149,36 @@ class KeyRegistry:
             NotFoundError: there is no such automation or key.
         """
         key = await self.find(automation_id, alias)
-        if key["status"] == to:
-            return
-        change = StatusChange(to, reason, None, self._actor, datetime.now(UTC))
+        if key["status"] != to:
+            await self._change_status(key, to, reason)
+
+    async def _change_status(self, key: Document, to: KeyStatus, reason: str) -> None:
+        change = StatusChange(to, reason, None, self._actor, await self._mongo.server_time())
         await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+
+    async def change(
+        self, automation_id: str, alias: str, *, limits: dict[str, int | None], tier: int | None = None
+    ) -> None:
+        """Change some of a key's limits, or its tier.
+
+        Args:
+            automation_id: whose key.
+            alias: its name.
+            limits: the fields of `Limits` that change; None is without limit.
+            tier: the new tier; None: as it is.
+
+        Raises:
+            NotFoundError: there is no such automation or key.
+        """
+        key = await self.find(automation_id, alias)
+        changes: Document = {f"limits.{name}": value for name, value in limits.items()}
+        if tier is not None:
+            changes["tier"] = tier
+        await self._mongo.keys.update_one({"_id": key["_id"]}, {"$set": changes})
+        if "tokens_per_day" in limits and key.get("status_cause") == "day":
+            # Accounting exhausts it again with the next call, should the new limit be spent too.
+            await self._change_status(key, "active", "its daily limit was changed")
+        await announce(self._mongo, automation_id, f"limits of key {alias} changed", self._actor)
 
     async def remove(self, automation_id: str, alias: str) -> None:
         """Remove a key; its usage stays in the books.

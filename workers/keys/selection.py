@@ -7,16 +7,29 @@ from enum import StrEnum
 
 from workers.keys.health import health_rank
 from workers.keys.key import Key
-from workers.keys.limits import Room, available_at, chargeable, is_spent, room, utilisation
+from workers.keys.limits import (
+    SOON_S,
+    Room,
+    available_at,
+    chargeable,
+    comes_back_at,
+    is_spent,
+    model_room,
+    model_utilisation,
+    room,
+    utilisation,
+)
 
 
 class RefusalReason(StrEnum):
     """Why no key will serve a request before its deadline."""
 
+    DEADLINE_PASSED = "deadline_passed"
     NO_KEYS = "no_keys"
     NO_USABLE_KEY = "no_usable_key"
     MODEL_UNAVAILABLE = "model_unavailable"
     KEYS_EXHAUSTED = "keys_exhausted"
+    PROVIDER_FAILING = "provider_failing"
     NO_CAPACITY = "no_capacity"
 
 
@@ -71,22 +84,43 @@ class Plan:
 class _Candidate:
     key: Key
     left: Room
+    left_of_models: dict[str | None, Room] = field(default_factory=dict)
     taken: int = 0
 
-    def preference(self, ask: Ask) -> tuple[bool, int, float, tuple[int, int], int, float]:
+    def left_of(self, model: str | None, now: float) -> Room:
+        left = self.left_of_models.get(model)
+        if left is None:
+            left = self.left_of_models[model] = model_room(self.key, model, now)
+        return left
+
+    def fits(self, ask: Ask, now: float) -> bool:
+        tokens = chargeable(self.key, ask.tokens, ask.model, now)
+        return self.left.fits(tokens) and self.left_of(ask.model, now).fits(tokens)
+
+    def take(self, ask: Ask, now: float) -> None:
+        tokens = chargeable(self.key, ask.tokens, ask.model, now)
+        self.left.take(tokens)
+        self.left_of(ask.model, now).take(tokens)
+        self.taken += 1
+
+    def available_at(self, ask: Ask, now: float) -> float:
+        return available_at(self.key, chargeable(self.key, ask.tokens, ask.model, now), ask.model, now)
+
+    def preference(self, ask: Ask, now: float) -> tuple[bool, int, float, tuple[int, int], int, float]:
         """Order among keys that have room: tier, lowest utilisation, best health, least recently used."""
         key = self.key
+        reported = key.reported_for(ask.model, now)
         return (
             key.id in ask.avoid,
             key.tier,
-            utilisation(key, self.left),
+            max(utilisation(key, self.left), model_utilisation(reported, self.left_of(ask.model, now))),
             health_rank(key),
             self.taken + key.held_calls,
             key.last_used_at,
         )
 
 
-def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
+def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float, *, slots: int | None = None) -> Plan:
     """Assign keys to the asks, first come first served.
 
     An ask that has to wait keeps the keys that could serve it from those behind it, so that a large request
@@ -96,6 +130,7 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
         asks: in the order of their arrival.
         keys: every key of the automation.
         now: the server's time, in seconds since the epoch.
+        slots: how many more calls the automation's own cap allows; None: it has none.
     """
     candidates = [_Candidate(key, room(key, now)) for key in keys]
     result = Plan()
@@ -105,16 +140,17 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
         if refusal is not None:
             result.refuse[index] = refusal
             continue
-        chosen = _choose(ask, [c for c in eligible if c.key.id not in kept_until], now)
+        chosen = None
+        if slots != 0:
+            chosen = _choose(ask, [c for c in eligible if c.key.id not in kept_until], now)
         if chosen is not None:
-            chosen.left.take(chargeable(chosen.key, ask.tokens))
-            chosen.taken += 1
+            chosen.take(ask, now)
+            slots = None if slots is None else slots - 1
             result.reserve.setdefault(chosen.key.id, []).append(index)
             continue
-        available = min(
-            max(available_at(c.key, chargeable(c.key, ask.tokens), now), kept_until.get(c.key.id, now))
-            for c in eligible
-        )
+        available = min(max(c.available_at(ask, now), kept_until.get(c.key.id, now)) for c in eligible)
+        if slots == 0:
+            available = max(available, now + SOON_S)
         if available > ask.deadline:
             result.refuse[index] = _too_late(ask, eligible, available, now)
             continue
@@ -129,6 +165,8 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float) -> Plan:
 
 def _eligible(ask: Ask, candidates: list[_Candidate], now: float) -> tuple[list[_Candidate], Refusal | None]:
     """The keys that could serve the ask, now or later; or why there is none."""
+    if ask.deadline <= now:
+        return [], Refusal(RefusalReason.DEADLINE_PASSED)
     if not candidates:
         return [], Refusal(RefusalReason.NO_KEYS)
     alive = [c for c in candidates if not c.key.is_refused(now)]
@@ -143,18 +181,18 @@ def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
 
 
 def _choose(ask: Ask, eligible: list[_Candidate], now: float) -> _Candidate | None:
-    free = [
-        c
-        for c in eligible
-        if c.key.is_usable(now) and c.key.cooled_until <= now and c.left.fits(chargeable(c.key, ask.tokens))
-    ]
-    return min(free, key=lambda c: c.preference(ask), default=None)
+    free = [c for c in eligible if c.key.is_usable(now) and c.key.cooled_until <= now and c.fits(ask, now)]
+    return min(free, key=lambda c: c.preference(ask, now), default=None)
 
 
 def _too_late(ask: Ask, eligible: list[_Candidate], available: float, now: float) -> Refusal:
-    """Every key is out of its tokens for the day or its quota; or some are merely busy."""
-    spent = all(is_spent(c.key, chargeable(c.key, ask.tokens), now) for c in eligible)
-    return Refusal(
-        RefusalReason.KEYS_EXHAUSTED if spent else RefusalReason.NO_CAPACITY,
-        available if math.isfinite(available) else None,
-    )
+    """Every key is out of its day's tokens or its quota; or every one fails; or some are merely busy."""
+    if all(is_spent(c.key, chargeable(c.key, ask.tokens, ask.model, now), now) for c in eligible):
+        reason = RefusalReason.KEYS_EXHAUSTED
+    elif all(c.key.is_failing() for c in eligible):
+        reason = RefusalReason.PROVIDER_FAILING
+    else:
+        reason = RefusalReason.NO_CAPACITY
+    if math.isinf(available):
+        available = min(comes_back_at(c.key, c.available_at(ask, now), now) for c in eligible)
+    return Refusal(reason, available if math.isfinite(available) else None)

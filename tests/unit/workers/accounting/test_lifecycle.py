@@ -7,7 +7,8 @@ import pytest
 
 from infra.mongo import Document
 from tests.builders import NOON, key_document, ledger_row
-from workers.accounting.lifecycle import QUOTA_RETRY, is_day_spent, next_status, renewal
+from workers.accounting.lifecycle import is_day_spent, next_status, renewal
+from workers.keys.limits import CIRCUIT_FAILURES
 from workers.keys.status import StatusChange
 
 MIDNIGHT = datetime(2026, 3, 11, tzinfo=UTC)
@@ -58,7 +59,7 @@ def test_a_key_that_the_provider_refuses_is_in_error_with_the_reason(
     row: dict[str, Any], reason: str, status: str
 ) -> None:
     assert decide({}, row, {}, status=status) == StatusChange(
-        "error", f"the provider refuses the key: {reason}", None, "accounting", NOON
+        "error", f"the provider refuses the key: {reason}", None, "accounting", NOON, "refused"
     )
 
 
@@ -81,11 +82,31 @@ def test_what_a_person_or_an_error_stopped_stays_stopped(status: str, row: dict[
     assert decide(row, today=total(1_000_000), daily=100, status=status) is None
 
 
-def test_a_key_without_quota_is_exhausted_until_it_is_tried_again() -> None:
+def test_a_key_without_quota_is_exhausted_until_a_probe_brings_it_back() -> None:
     change = decide({}, QUOTA)
     assert change is not None
-    assert (change.to, change.until, change.actor) == ("exhausted", NOON + QUOTA_RETRY, "accounting")
+    assert (change.to, change.until, change.cause) == ("exhausted", None, "quota")
     assert "quota" in change.reason
+
+
+@pytest.mark.parametrize("outcome", ["server_error", "timeout", "connection_error", "bad_response"])
+def test_a_key_whose_calls_fail_in_a_row_is_in_error_and_says_how_many_and_how(outcome: str) -> None:
+    failed = {"outcome": outcome, "http_status": 500}
+    assert decide(failed, health={"failures": CIRCUIT_FAILURES - 1}) is None
+    change = decide({}, failed, health={"failures": CIRCUIT_FAILURES})
+    assert change is not None
+    assert (change.to, change.cause) == ("error", "failing")
+    assert change.reason == f"5 calls in a row failed; the last: {outcome} 500"
+
+
+@pytest.mark.parametrize("outcome", ["ok", "rejected", "rate_limited", "model_unavailable", "ambiguous"])
+def test_what_is_not_the_keys_failure_does_not_stop_it_however_many_failed_before(outcome: str) -> None:
+    assert decide({"outcome": outcome}, health={"failures": CIRCUIT_FAILURES}) is None
+
+
+def test_a_failure_from_before_the_key_came_back_does_not_stop_it_again() -> None:
+    old = {"outcome": "server_error", "occurred_at": NOON - timedelta(hours=2)}
+    assert decide(old, health={"failures": CIRCUIT_FAILURES}) is None
 
 
 def test_a_refused_key_is_in_error_even_when_its_quota_is_spent() -> None:
@@ -96,7 +117,7 @@ def test_a_refused_key_is_in_error_even_when_its_quota_is_spent() -> None:
 
 def test_a_key_whose_day_is_spent_is_exhausted_until_utc_midnight() -> None:
     assert decide({}, today=total(100), daily=100) == StatusChange(
-        "exhausted", "100 of 100 daily tokens are used", MIDNIGHT, "accounting", NOON
+        "exhausted", "100 of 100 daily tokens are used", MIDNIGHT, "accounting", NOON, "day"
     )
 
 

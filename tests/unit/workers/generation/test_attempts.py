@@ -29,6 +29,9 @@ NO_MODEL = Failure(MODEL_UNAVAILABLE, "the model `o9` does not exist", 12, 404, 
 @pytest.mark.parametrize(
     ("reason", "failure", "code"),
     [
+        (RefusalReason.DEADLINE_PASSED, None, ErrorCode.DEADLINE_EXCEEDED),
+        (RefusalReason.PROVIDER_FAILING, None, ErrorCode.PROVIDER_UNAVAILABLE),
+        (RefusalReason.PROVIDER_FAILING, OVERLOADED, ErrorCode.PROVIDER_UNAVAILABLE),
         (RefusalReason.NO_KEYS, None, ErrorCode.NO_KEYS),
         (RefusalReason.NO_USABLE_KEY, None, ErrorCode.NO_USABLE_KEY),
         (RefusalReason.MODEL_UNAVAILABLE, None, ErrorCode.PROVIDER_REJECTED),

@@ -2,6 +2,7 @@
 
 from email.utils import formatdate
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +19,10 @@ from workers.generation.classification import (
     Verdict,
     classify,
     duration_ms,
-    reported_limits,
+    rate_limits,
     retry_after_ms,
 )
-from workers.keys.key import Limits
+from workers.keys.reported import RateLimits
 
 #: A whole second, as HTTP dates have no fractions.
 NOW = 1_773_144_000.0
@@ -217,25 +218,46 @@ def test_the_wait_is_read_from_every_header_that_names_one(
 @pytest.mark.parametrize(
     ("requests", "tokens", "limits"),
     [
-        ("500", "30000", Limits(500, 30_000)),
-        ("500", None, Limits(500, None)),
-        (None, "30000", Limits(None, 30_000)),
-        ("500", "0", Limits(500, None)),
-        ("-1", "many", None),
-        ("²", "", None),
-        ("9" * 5000, "18446744073709551616", None),
-        ("9" * 12, "9" * 13, Limits(10**12 - 1, None)),
-        (None, None, None),
+        ("500", "30000", (500, 30_000)),
+        ("500", None, (500, None)),
+        (None, "30000", (None, 30_000)),
+        ("500", "0", (500, None)),
+        ("9" * 12, "9" * 13, (10**12 - 1, None)),
     ],
 )
-def test_the_limits_that_a_429_names_are_kept(
-    requests: str | None, tokens: str | None, limits: Limits | None
+def test_the_limits_that_an_answer_names_are_read(
+    requests: str | None, tokens: str | None, limits: tuple[int | None, int | None]
 ) -> None:
     named = {"x-ratelimit-limit-requests": requests, "x-ratelimit-limit-tokens": tokens}
-    headers = {name: value for name, value in named.items() if value is not None}
-    assert reported_limits(headers) == limits
-    assert classify(429, "", "", headers, NOW).reported == limits
-    assert classify(500, "", "", headers, NOW).reported is None
+    said = rate_limits({name: value for name, value in named.items() if value is not None})
+    assert said == RateLimits(*limits)
+    assert (said.requests_used, said.tokens_used) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens"), [(None, None), ("-1", "many"), ("²", ""), ("9" * 5000, "18446744073709551616")]
+)
+def test_an_answer_that_names_no_limit_says_nothing(requests: str | None, tokens: str | None) -> None:
+    named = {
+        "x-ratelimit-limit-requests": requests,
+        "x-ratelimit-limit-tokens": tokens,
+        "x-ratelimit-remaining-requests": "4",
+    }
+    assert rate_limits({name: value for name, value in named.items() if value is not None}) is None
+
+
+def test_what_is_left_and_until_when_is_read_whatever_the_case_of_the_headers() -> None:
+    headers = {
+        "X-RateLimit-Limit-Requests": "60",
+        "X-RateLimit-Remaining-Requests": "59",
+        "X-RateLimit-Reset-Requests": "1s",
+        "X-RateLimit-Limit-Tokens": "150000",
+        "X-RateLimit-Remaining-Tokens": "149984",
+        "X-RateLimit-Reset-Tokens": "6m0s",
+    }
+    said = rate_limits(httpx2.Headers(headers))
+    assert said == RateLimits(60, 150_000, 59, 149_984, 360_000)
+    assert (said.requests_used, said.tokens_used) == (1, 16)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Reading: a delivery becomes a request or says what is wrong with it, without repeating what it says."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Path
-from tests.builders import make_delivery
+from tests.builders import NOON, NOW, make_delivery
 from workers.generation.reading import Invalid, Request, read
 
 HELLO: dict[str, Any] = {"path": "/chat/completions", "body": {"model": "gpt-4o-mini", "messages": []}}
@@ -19,7 +18,9 @@ SECRET = "sk-very-secret-0123456789"
 
 def read_body(body: object = HELLO, **properties: Any) -> Request | Invalid:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read(make_delivery(raw, **properties), "billing-bot", deadline_s=600, max_body_bytes=10_000)
+    return read(
+        make_delivery(raw, **properties), "billing-bot", deadline_s=600, max_body_bytes=10_000, now=NOW
+    )
 
 
 def good(body: object = HELLO, **properties: Any) -> Request:
@@ -35,7 +36,6 @@ def bad(body: object = HELLO, **properties: Any) -> Invalid:
 
 
 def test_a_request_is_read_with_its_envelope() -> None:
-    before = time.time()
     request = good(HELLO | {"user_id": "u-42", "metadata": {"x": 1}}, reply_to="replies.billing-bot.one")
     assert request.path is Path.CHAT_COMPLETIONS
     assert request.body == HELLO["body"]
@@ -48,7 +48,7 @@ def test_a_request_is_read_with_its_envelope() -> None:
         "c-1",
     )
     assert envelope.reply_to == "replies.billing-bot.one"
-    assert before <= envelope.received_at <= time.time()
+    assert envelope.received_at == NOW
 
 
 def test_what_the_delivery_does_not_say_has_a_default() -> None:
@@ -121,7 +121,7 @@ def test_it_was_published_when_its_header_or_its_timestamp_says(
 
 @pytest.mark.parametrize(
     "properties",
-    [{"headers": {"timestamp_in_ms": 2**62}}, {"timestamp": datetime(2999, 1, 1, tzinfo=UTC)}],
+    [{"headers": {"timestamp_in_ms": 2**62}}, {"timestamp": NOON + timedelta(seconds=1)}],
 )
 def test_nothing_was_published_in_the_future(properties: dict[str, Any]) -> None:
     envelope = good(**properties).envelope
@@ -130,7 +130,7 @@ def test_nothing_was_published_in_the_future(properties: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=23, minutes=59), timedelta(seconds=-5), timedelta(0)])
 def test_a_deadline_is_the_requests_own_within_a_day(ahead: timedelta) -> None:
-    deadline = datetime.now(UTC) + ahead
+    deadline = NOON + ahead
     assert good(HELLO | {"deadline": deadline.isoformat()}).deadline == deadline.timestamp()
 
 
@@ -140,8 +140,24 @@ def test_a_deadline_of_another_day_is_refused(deadline: str) -> None:
 
 
 def test_a_deadline_just_past_a_day_is_refused() -> None:
-    deadline = datetime.now(UTC) + timedelta(hours=24, minutes=1)
+    deadline = NOON + timedelta(hours=24, seconds=1)
     assert "24 h" in bad(HELLO | {"deadline": deadline.isoformat()}).reason
+
+
+@pytest.mark.parametrize(
+    ("properties", "deadline"),
+    [
+        ({}, NOW + 600),
+        ({"expiration": 30.0}, NOW + 30),
+        ({"expiration": 900.0}, NOW + 600),
+        ({"expiration": 30.0, "timestamp": NOON - timedelta(seconds=20)}, NOW + 10),
+        ({"expiration": 30.0, "timestamp": NOON - timedelta(seconds=40)}, NOW - 10),
+    ],
+)
+def test_a_messages_time_to_live_counts_from_its_publish_and_is_a_deadline_too(
+    properties: dict[str, Any], deadline: float
+) -> None:
+    assert good(**properties).deadline == deadline
 
 
 @pytest.mark.parametrize(

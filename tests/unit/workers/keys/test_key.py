@@ -8,6 +8,7 @@ from contracts.messages import Outcome
 from infra.vault import Sealed
 from tests.builders import NOON, NOW, key_document, make_key
 from workers.keys.key import Key, Limits, WindowEntry
+from workers.keys.reported import Reported
 
 
 def test_a_key_that_was_just_added_has_used_nothing() -> None:
@@ -36,7 +37,7 @@ def test_everything_that_workers_wrote_is_read() -> None:
         status_until=later,
         cooled_until=later,
         cool_reason="rate_limited",
-        window=[{"s": 5, "n": 1, "t": 40}, {"s": 6, "n": 2, "t": 90}],
+        window=[{"s": 5, "m": "o3", "n": 1, "t": 40}, {"s": 6, "m": "", "n": 2, "t": 90}],
         day="2026-03-10",
         day_tokens=130,
         held=[{"w": "worker-1", "n": 2, "t": 30, "until": later}],
@@ -48,7 +49,7 @@ def test_everything_that_workers_wrote_is_read() -> None:
     assert key.limits == Limits(60, 1000, 50_000, 4)
     assert (key.status, key.status_reason) == ("exhausted", "the day is spent")
     assert key.status_until == key.cooled_until == NOW + 90
-    assert key.window == (WindowEntry(5, 1, 40), WindowEntry(6, 2, 90))
+    assert key.window == (WindowEntry(5, 1, 40, "o3"), WindowEntry(6, 2, 90))
     assert (key.day, key.day_tokens) == ("2026-03-10", 130)
     assert (key.held_calls, key.held_tokens) == (2, 30)
     assert (key.latency_ms, key.error_rate, key.failures_in_a_row) == (812.5, 0.25, 3)
@@ -66,22 +67,25 @@ def test_what_workers_hold_is_added_up_and_a_dead_workers_hold_has_lapsed() -> N
     assert (key.held_calls, key.held_tokens) == (3, 35)
 
 
-@pytest.mark.parametrize(
-    ("until", "limits"),
-    [(NOON + timedelta(seconds=1), Limits(3, 1000, 50_000)), (NOON, Limits(60, 1000, 50_000))],
-)
-def test_limits_that_the_provider_reports_lower_the_operators_while_they_are_fresh(
-    until: datetime, limits: Limits
+@pytest.mark.parametrize(("until", "is_fresh"), [(NOON + timedelta(seconds=1), True), (NOON, False)])
+def test_what_the_provider_says_of_a_model_counts_for_that_model_while_it_is_fresh(
+    until: datetime, is_fresh: bool
 ) -> None:
-    document = key_document(
-        limits={"requests_per_minute": 60, "tokens_per_minute": 1000, "tokens_per_day": 50_000},
-        reported={"requests_per_minute": 3, "tokens_per_minute": 9_000_000, "until": until},
-    )
-    assert Key.from_document(document, NOW).limits == limits
-
-
-def test_of_two_limits_the_lower_counts_and_none_is_no_limit() -> None:
-    assert Limits(1, 20, None, None).lowered_to(Limits(10, 2, 5, None)) == Limits(1, 2, 5, None)
+    reported = {
+        "model": "gpt-4o",
+        "requests_per_minute": 3,
+        "tokens_per_minute": None,
+        "until": until,
+        "outside_requests": 10,
+        "outside_tokens": 0,
+        "outside_since": NOON - timedelta(seconds=15),
+        "outside_until": NOON + timedelta(seconds=45),
+    }
+    key = Key.from_document(key_document(reported=[reported]), NOW)
+    expected = Reported(3, None, until.timestamp(), 10, 0, NOW - 15, NOW + 45)
+    assert key.reported_for("gpt-4o", NOW) == (expected if is_fresh else None)
+    assert key.reported_for("o3", NOW) is None
+    assert key.reported_for(None, NOW) is None
 
 
 def test_times_are_moments_whatever_the_machines_zone() -> None:
@@ -110,22 +114,25 @@ def test_only_active_keys_and_those_whose_exhaustion_is_over_are_usable(
 
 
 @pytest.mark.parametrize(
-    ("changes", "refused", "lacks_quota"),
+    ("changes", "refused", "failing", "lacks_quota"),
     [
-        ({}, False, False),
-        ({"status": "error"}, True, True),
-        ({"status": "disabled"}, True, True),
-        ({"status": "exhausted"}, False, True),
-        ({"cooled_until": NOW + 1, "cool_reason": Outcome.AUTH_FAILED}, True, False),
-        ({"cooled_until": NOW, "cool_reason": Outcome.AUTH_FAILED}, False, False),
-        ({"cooled_until": NOW + 1, "cool_reason": Outcome.QUOTA_EXHAUSTED}, False, True),
-        ({"cooled_until": NOW, "cool_reason": Outcome.QUOTA_EXHAUSTED}, False, False),
-        ({"cooled_until": NOW + 1, "cool_reason": Outcome.RATE_LIMITED}, False, False),
-        ({"cooled_until": NOW + 1, "cool_reason": "auth_failed"}, True, False),
+        ({}, False, False, False),
+        ({"status": "disabled"}, True, False, False),
+        ({"status": "error"}, True, False, False),
+        ({"status": "error", "cause": "refused"}, True, False, False),
+        ({"status": "error", "cause": "failing"}, False, True, False),
+        ({"status": "exhausted", "cause": "day"}, False, False, False),
+        ({"status": "exhausted", "cause": "quota"}, False, False, True),
+        ({"cooled_until": NOW + 1, "cool_reason": Outcome.AUTH_FAILED}, True, False, False),
+        ({"cooled_until": NOW, "cool_reason": Outcome.AUTH_FAILED}, False, False, False),
+        ({"cooled_until": NOW + 1, "cool_reason": Outcome.QUOTA_EXHAUSTED}, False, False, True),
+        ({"cooled_until": NOW, "cool_reason": Outcome.QUOTA_EXHAUSTED}, False, False, False),
+        ({"cooled_until": NOW + 1, "cool_reason": Outcome.RATE_LIMITED}, False, False, False),
+        ({"cooled_until": NOW + 1, "cool_reason": "auth_failed"}, True, False, False),
     ],
 )
-def test_a_refusal_counts_before_its_status_is_written(
-    changes: dict[str, object], refused: bool, lacks_quota: bool
+def test_why_a_key_is_out_of_use_counts_before_its_status_is_written(
+    changes: dict[str, object], refused: bool, failing: bool, lacks_quota: bool
 ) -> None:
     key = make_key(**changes)
-    assert (key.is_refused(NOW), key.lacks_quota(NOW)) == (refused, lacks_quota)
+    assert (key.is_refused(NOW), key.is_failing(), key.lacks_quota(NOW)) == (refused, failing, lacks_quota)

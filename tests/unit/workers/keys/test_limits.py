@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,16 @@ from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
 from workers.keys.limits import (
     CIRCUIT_FAILURES,
+    OUTSIDE_LOOK_S,
     SOON_S,
     SPAN_S,
+    UNLIMITED,
     available_at,
     chargeable,
+    comes_back_at,
     in_flight_limit,
     is_spent,
+    model_room,
     next_midnight,
     room,
     today,
@@ -25,6 +30,7 @@ from workers.keys.limits import (
     used_today,
     utilisation,
 )
+from workers.keys.reported import Reported
 
 DAY = "2026-03-10"
 SECOND = int(NOW)
@@ -64,7 +70,7 @@ def test_a_day_is_a_utc_day(now: str, day: str, midnight: str) -> None:
     ],
 )
 def test_an_estimate_is_cut_to_what_the_key_can_ever_admit(limits: Limits, tokens: int, charged: int) -> None:
-    assert chargeable(make_key(limits=limits), tokens) == charged
+    assert chargeable(make_key(limits=limits), tokens, None, NOW) == charged
 
 
 def test_a_reservation_counts_for_the_window_and_its_guard() -> None:
@@ -118,10 +124,67 @@ def test_what_a_batch_takes_is_gone_for_the_rest_of_it() -> None:
 
 def test_a_half_open_circuit_admits_one_call_at_a_time() -> None:
     failing = make_key(failures_in_a_row=CIRCUIT_FAILURES)
-    assert in_flight_limit(failing) == 1
-    assert in_flight_limit(replace(failing, limits=Limits(max_in_flight=8))) == 1
-    assert in_flight_limit(make_key(limits=Limits(max_in_flight=8))) == 8
-    assert in_flight_limit(make_key()) > 1_000_000
+    assert in_flight_limit(failing, NOW) == 1
+    assert in_flight_limit(replace(failing, limits=Limits(max_in_flight=8)), NOW) == 1
+    assert in_flight_limit(make_key(limits=Limits(max_in_flight=8)), NOW) == 8
+    assert in_flight_limit(make_key(), NOW) > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("since_s", "calls"), [(0, 1), (4.9, 1), (5, 2), (10, 4), (29, 32), (59.9, 2048), (60, UNLIMITED)]
+)
+def test_a_key_that_came_back_is_given_twice_as_many_calls_with_each_step(since_s: float, calls: int) -> None:
+    assert in_flight_limit(make_key(ramp_since=NOW - since_s), NOW) == calls
+    capped = make_key(ramp_since=NOW - since_s, limits=Limits(max_in_flight=3))
+    assert in_flight_limit(capped, NOW) == min(3, calls)
+    half_open = make_key(ramp_since=NOW - since_s, failures_in_a_row=CIRCUIT_FAILURES)
+    assert in_flight_limit(half_open, NOW) == 1
+
+
+def reporting(**changes: Any) -> Key:
+    """A key of which the provider allows 10 requests and 1,000 tokens a minute of o3."""
+    return make_key(
+        reported={"o3": replace(Reported(10, 1000, NOW + 60), **changes)},
+        window=(WindowEntry(SECOND, 4, 300, "o3"), WindowEntry(SECOND, 90, 9000, "gpt-4o")),
+    )
+
+
+def test_a_limit_that_the_provider_reports_for_a_model_counts_that_models_calls_alone() -> None:
+    left = model_room(reporting(), "o3", NOW)
+    assert (left.requests, left.tokens) == (6, 700)
+    assert model_room(reporting(), "gpt-4o", NOW).requests > 1_000_000
+    assert model_room(reporting(until=NOW), "o3", NOW).requests > 1_000_000
+    assert chargeable(reporting(), 5000, "o3", NOW) == 1000
+    assert chargeable(reporting(), 5000, "gpt-4o", NOW) == 5000
+
+
+@pytest.mark.parametrize(
+    ("later", "requests", "tokens"), [(0, 2, 200), (15, 3, 300), (59.99, 5, 600), (60, 6, 700)]
+)
+def test_what_others_use_of_a_reported_limit_fades_until_the_providers_reset(
+    later: float, requests: int, tokens: int
+) -> None:
+    shared = reporting(
+        outside_requests=4, outside_tokens=500, outside_since=NOW, outside_until=NOW + 60, until=NOW + 3600
+    )
+    left = model_room(shared, "o3", NOW + later)
+    assert left.requests == requests
+    assert left.tokens - tokens in range(-1, 126)
+
+
+def test_a_model_without_room_is_looked_at_again_when_our_own_or_others_use_may_have_gone() -> None:
+    full = replace(reporting(), window=(WindowEntry(SECOND - 20, 10, 0, "o3"),))
+    assert available_at(full, 10, "o3", NOW) == NOW - 20 + SPAN_S
+    assert available_at(full, 10, "gpt-4o", NOW) == NOW
+    taken = reporting(outside_requests=6, outside_since=NOW, outside_until=NOW + 60, until=NOW + 3600)
+    assert available_at(taken, 10, "o3", NOW) == NOW + OUTSIDE_LOOK_S
+
+
+def test_a_spent_quota_comes_back_when_it_is_tried_next() -> None:
+    key = make_key(status="exhausted", cause="quota", probe_at=NOW + 60, cooled_until=NOW + 30)
+    assert comes_back_at(key, math.inf, NOW) == NOW + 60
+    assert comes_back_at(key, NOW + 5, NOW) == NOW + 5
+    assert comes_back_at(make_key(status="exhausted"), math.inf, NOW) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -169,6 +232,11 @@ ENTRIES = (WindowEntry(SECOND - 40, 1, 30), WindowEntry(SECOND - 20, 2, 50))
         ({"cooled_until": NOW + 7}, 10, NOW + 7),
         ({"status": "exhausted", "status_until": NOW + 600}, 10, NOW + 600),
         ({"status": "exhausted"}, 10, math.inf),
+        ({"status": "exhausted", "cause": "quota", "probe_at": NOW + 60}, 10, math.inf),
+        ({"cooled_until": NOW + 60, "cool_reason": "quota_exhausted"}, 10, math.inf),
+        ({"status": "error", "cause": "failing", "probe_at": NOW + 20}, 10, NOW + 20),
+        ({"status": "error", "cause": "failing", "probe_at": NOW - 1}, 10, NOW + SOON_S),
+        ({"ramp_since": NOW - 2, "held_calls": 1}, 10, NOW + SOON_S),
         ({"limits": Limits(requests_per_minute=4), "window": ENTRIES}, 10, NOW),
         ({"limits": Limits(requests_per_minute=3), "window": ENTRIES}, 10, NOW - 40 + SPAN_S),
         ({"limits": Limits(requests_per_minute=1), "window": ENTRIES}, 10, NOW - 20 + SPAN_S),
@@ -186,7 +254,7 @@ ENTRIES = (WindowEntry(SECOND - 40, 1, 30), WindowEntry(SECOND - 20, 2, 50))
 def test_room_comes_back_when_the_last_limit_allows(
     changes: dict[str, object], tokens: int, moment: float
 ) -> None:
-    assert available_at(make_key(**changes), tokens, NOW) == moment
+    assert available_at(make_key(**changes), tokens, None, NOW) == moment
 
 
 @st.composite
@@ -204,8 +272,8 @@ def busy_keys(draw: st.DrawFn) -> Key:
 def test_a_call_fits_from_the_moment_that_was_named_and_not_before(
     key: Key, tokens: int, fraction: float
 ) -> None:
-    now, tokens = NOW + fraction, chargeable(key, tokens)
-    moment = available_at(key, tokens, now)
+    now, tokens = NOW + fraction, chargeable(key, tokens, None, NOW)
+    moment = available_at(key, tokens, None, now)
     assert moment >= now
     assert room(key, moment).fits(tokens)
     if moment > now:
@@ -226,7 +294,7 @@ def test_no_rolling_minute_of_calls_is_above_a_limit_however_they_come(
     starts: list[tuple[float, int]] = []
     for pause, asked, delay in asks:
         now += pause
-        charged = chargeable(key, asked)
+        charged = chargeable(key, asked, None, NOW)
         if room(key, now).fits(charged):
             key = replace(key, window=(*key.window, WindowEntry(math.floor(now), 1, charged)))
             starts.append((now + delay, charged))

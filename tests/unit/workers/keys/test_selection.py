@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from contracts.messages import Outcome
 from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
-from workers.keys.limits import SPAN_S
+from workers.keys.limits import SOON_S, SPAN_S
+from workers.keys.reported import Reported
 from workers.keys.selection import Ask, Later, Plan, Refusal, RefusalReason, plan
 
 SECOND = int(NOW)
@@ -100,6 +101,21 @@ REFUSALS = [
     ),
     ([{"status": "exhausted"}], RefusalReason.KEYS_EXHAUSTED, None),
     (
+        [{"status": "exhausted", "cause": "quota", "probe_at": NOW + at} for at in (60, 30)],
+        RefusalReason.KEYS_EXHAUSTED,
+        NOW + 30,
+    ),
+    (
+        [{"cooled_until": NOW + 60, "cool_reason": Outcome.QUOTA_EXHAUSTED}],
+        RefusalReason.KEYS_EXHAUSTED,
+        NOW + 60,
+    ),
+    (
+        [{"status": "error", "cause": "failing", "probe_at": LATER + 9}],
+        RefusalReason.PROVIDER_FAILING,
+        LATER + 9,
+    ),
+    (
         [{"status": "exhausted", "status_until": LATER + at} for at in (9, 3)],
         RefusalReason.KEYS_EXHAUSTED,
         LATER + 3,
@@ -132,6 +148,7 @@ def test_a_refusal_says_why_and_when_to_ask_again(
     ("key", "deadline", "look_again_at"),
     [
         ({"cooled_until": NOW + 7}, LATER, NOW + 7),
+        ({"status": "error", "cause": "failing", "probe_at": NOW + 20}, LATER, NOW + 20),
         ({"cooled_until": NOW + 7}, NOW + 7, NOW + 7),
         ({"limits": Limits(1), "window": used(1, ago=40)}, LATER, NOW - 40 + SPAN_S),
         ({"limits": Limits(max_in_flight=1), "held_calls": 1}, LATER, NOW + 0.5),
@@ -236,3 +253,29 @@ def test_a_lower_tier_serves_only_while_the_one_above_has_no_room() -> None:
     second = make_key(id="second", tier=1)
     planned = plan([make_ask() for _ in range(5)], [second, first], NOW)
     assert planned.reserve == {"first": [0, 1], "second": [2, 3, 4]}
+
+
+def test_a_deadline_that_has_passed_is_refused_whatever_room_there_is() -> None:
+    planned = plan([make_ask(deadline=NOW)], [make_key()], NOW)
+    assert planned == Plan(refuse={0: Refusal(RefusalReason.DEADLINE_PASSED)})
+
+
+def test_the_automations_own_cap_admits_the_first_and_looks_again_soon_for_the_rest() -> None:
+    planned = plan([make_ask()] * 5, [make_key()], NOW, slots=2)
+    assert planned == Plan(reserve={"key-1": [0, 1]}, look_again_at=NOW + SOON_S)
+    assert plan([make_ask()], [make_key()], NOW, slots=0) == Plan(look_again_at=NOW + SOON_S)
+
+
+def test_a_limit_that_the_provider_reports_for_a_model_binds_that_model_alone() -> None:
+    reported = {"o3": Reported(requests_per_minute=2, tokens_per_minute=None, until=NOW + 60)}
+    key = make_key(reported=reported, window=(WindowEntry(SECOND, 1, 10, "o3"),))
+    planned = plan([make_ask(model="o3")] * 2, [key], NOW)
+    assert planned.reserve == {"key-1": [0]}
+    assert plan([make_ask(model="gpt-4o")] * 2, [key], NOW).reserve == {"key-1": [0, 1]}
+
+
+def test_of_two_keys_the_one_is_taken_of_whose_model_the_provider_says_that_less_is_used() -> None:
+    used_up = {"gpt-4o-mini": Reported(10, None, NOW + 60, 5, 0, NOW, NOW + 60)}
+    keys = [make_key(id="shared", reported=used_up), make_key(id="own")]
+    assert pick(*keys) == "own"
+    assert pick(*reversed(keys)) == "own"
