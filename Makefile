@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 4
 .PHONY: help setup up test check format schemas bench lock clean
 
 help: ## Print this list
@@ -16,8 +17,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 up: setup ## Run the whole stack on this machine and send one real generation through it (Ctrl-C stops it)
 	@$(BIN)/keyway up
 
-test: setup ## Run every test, on a real RabbitMQ and a real MongoDB
-	@$(BIN)/pytest $(ARGS)
+test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time; most of them wait)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup ## Lint, format, types, layering
 	@$(BIN)/ruff check .

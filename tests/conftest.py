@@ -1,15 +1,39 @@
 """Real services for the whole run: those that the environment names, or our own."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from infra.local.stack import backing_services
 from tests.harness import World, new_world
 
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
+BACKING = pytest.StashKey[ExitStack]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where tests run in several processes (`-n`), start the services once, before those processes."""
+    config = session.config
+    is_controller = not hasattr(config, "workerinput") and config.getoption("numprocesses", None)
+    if not is_controller or all(name in os.environ for name in URLS):
+        return
+    stack = config.stash[BACKING] = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyway-tests-")))
+    portal = stack.enter_context(start_blocking_portal())
+    services = stack.enter_context(portal.wrap_async_context_manager(backing_services(folder)))
+    os.environ.update({name: services.environment[name] for name in URLS})
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what `pytest_sessionstart` started, after the processes that use it."""
+    if (stack := config.stash.get(BACKING, None)) is not None:
+        stack.close()
 
 
 @pytest.fixture(scope="session")

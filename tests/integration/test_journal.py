@@ -1,56 +1,12 @@
 """Nothing is called twice: duplicates, repeats, and what a worker leaves behind when it stops or dies."""
 
 import asyncio
-import json
 import signal
-from typing import Any, Self
 
-from aio_pika import Message
-
-from contracts.messages import GenerationResult
 from infra.vault import Vault
+from tests.collector import Collector
 from tests.harness import World, eventually
 from workers.generation.journal import Claim, Journal
-
-BODY = json.dumps(
-    {
-        "path": "/chat/completions",
-        "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]},
-    }
-).encode()
-
-
-class Collector:
-    """Publishes requests as they are, and collects what comes back."""
-
-    def __init__(self, world: World, bot: str) -> None:
-        self.world, self.bot = world, bot
-        self.answers: list[GenerationResult] = []
-
-    async def __aenter__(self) -> Self:
-        self.channel = await self.world.connection.channel()
-        queue = await self.channel.declare_queue(f"replies.{self.bot}", auto_delete=True)
-        await queue.consume(self._take, no_ack=True)
-        self.exchange = await self.channel.get_exchange("requests", ensure=False)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.channel.close()
-
-    async def _take(self, message: Any) -> None:
-        self.answers.append(GenerationResult.model_validate_json(message.body))
-
-    async def ask(self, request_id: str) -> None:
-        message = Message(
-            BODY, message_id=request_id, reply_to=f"replies.{self.bot}", correlation_id=request_id
-        )
-        await self.exchange.publish(message, self.bot)
-
-    async def have(self, count: int, *, within_s: float = 30) -> None:
-        async def there() -> bool:
-            return len(self.answers) >= count
-
-        await eventually(there, f"{count} answers", within_s=within_s)
 
 
 async def test_a_repeated_request_is_answered_from_the_journal_without_a_second_call(shared: World) -> None:
@@ -110,7 +66,7 @@ async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:
     document = await shared.mongo.requests.find_one({"automation_id": bot})
     assert document is not None
     assert document["status"] == "succeeded"
-    assert b"simulated" not in document["result"]["ciphertext"]
+    assert b"flagged" not in document["result"]["ciphertext"]
     kept_s = (document["expires_at"] - document["finished_at"]).total_seconds()
     assert kept_s == shared.settings.result_ttl_s
 

@@ -70,7 +70,7 @@ async def run(settings: Settings) -> None:
         attempts = Attempts(pool, upstream, vault, settings.max_in_flight)
         publisher = await Publisher.open(connection)
         handler = RequestHandler(settings, journal, attempts, publisher, pool.now)
-        lanes = Lanes(settings, mongo, connection, handler.handle, pool.has_waiting)
+        lanes = Lanes(settings, mongo, connection, handler.handle, pool.calls_that_fit)
         prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)

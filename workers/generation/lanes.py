@@ -39,6 +39,8 @@ FIRST_PREFETCH = 4
 #: A lane is widened when what it was given at a time took longer than this, in seconds: its calls are long,
 #: and more of them at a time are answered sooner.
 SLOW_TURNOVER_S = 0.2
+#: Room to spare: so many times what a lane takes at a time.
+AMPLE = 16
 CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError)
 
 Handle = Callable[[AbstractIncomingMessage, Automation], Awaitable[None]]
@@ -70,10 +72,10 @@ class Lanes:
         mongo: Mongo,
         connection: AbstractRobustConnection,
         handle: Handle,
-        has_waiting: Callable[[str], bool],
+        calls_that_fit: Callable[[str], int],
     ) -> None:
-        """Take where automations and queues are, what does a delivery, and whether one waits for a key."""
-        self._has_waiting = has_waiting
+        """Take where automations and queues are, what does a delivery, and how many a lane has keys for."""
+        self._calls_that_fit = calls_that_fit
         self._settings = settings
         self._mongo = mongo
         self._connection = connection
@@ -81,6 +83,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._channels: dict[int, AbstractRobustChannel] = {}
         self._busy: set[asyncio.Task[None]] = set()
+        self._workers = 1
         self._reload = asyncio.Event()
         self._reloader: asyncio.Task[None] | None = None
 
@@ -133,6 +136,8 @@ class Lanes:
             self._reload.clear()
 
     async def _refresh(self) -> None:
+        alive = {"kind": "generation", "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
+        self._workers = max(1, await self._mongo.workers.count_documents(alive))
         wanted = await self._wanted()
         for automation_id in [known for known in self._lanes if known not in wanted]:
             await self._close(automation_id)
@@ -152,17 +157,21 @@ class Lanes:
         return min(FIRST_PREFETCH, self._settings.lane_prefetch)
 
     async def _widen(self, lane: _Lane) -> None:
-        """Take twice as much at a time from a lane whose calls are long, while there are keys for them."""
+        """Take twice as much at a time from a lane whose calls are long, or whose keys have room to spare."""
         taken = lane.taken
         await asyncio.sleep(SLOW_TURNOVER_S)
-        turned_over = lane.taken - taken >= lane.prefetch or lane.in_hand < lane.prefetch
-        if turned_over or self._has_waiting(lane.automation.id):
+        wanted = min(lane.prefetch * 2, self._settings.lane_prefetch)
+        share = self._calls_that_fit(lane.automation.id) // self._workers
+        is_slow = lane.taken - taken < lane.prefetch
+        if lane.in_hand < lane.prefetch or lane.in_hand + share < wanted:
+            return
+        if not is_slow and share < AMPLE * wanted:
             return
         async with lane.changing:
             if lane.consumer_tag is None:
                 return
             await self._cancel(lane)
-            lane.prefetch = min(lane.prefetch * 2, self._settings.lane_prefetch)
+            lane.prefetch = wanted
             try:
                 await self._consume(lane)
             except CHANNEL_GONE:

@@ -29,6 +29,8 @@ CIRCUIT_FAILURES = 5
 RAMP_STEP_S = 5
 #: The ramp ends after so long, in seconds; by then it stands at over 4,000 calls at a time.
 RAMP_S = 60
+#: What a call is taken for where there was none in the last minute, in tokens.
+TYPICAL_TOKENS = 500
 #: How soon to look again where somebody else uses up a provider's limit, in seconds.
 OUTSIDE_LOOK_S = 1.0
 
@@ -123,6 +125,16 @@ def model_room(key: Key, model: str | None, now: float) -> Room:
         left.requests = _left(reported.requests_per_minute, requests + outside_requests)
         left.tokens = _left(reported.tokens_per_minute, tokens + outside_tokens)
     return left
+
+
+def calls_that_fit(key: Key, now: float) -> int:
+    """How many calls like those of the last minute the key has room for now."""
+    if not key.is_usable(now) or key.cooled_until > now:
+        return 0
+    requests, tokens = used_in_window(key, now)
+    tokens_a_call = max(1, tokens // requests) if requests else TYPICAL_TOKENS
+    left = room(key, now)
+    return max(0, min(left.requests, left.in_flight, min(left.tokens, left.day_tokens) // tokens_a_call))
 
 
 def utilisation(key: Key, left: Room) -> float:

@@ -18,7 +18,7 @@ import structlog
 from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
 from workers.keys.key import Key
-from workers.keys.limits import chargeable, used_in_window
+from workers.keys.limits import calls_that_fit, chargeable, used_in_window
 from workers.keys.reported import is_news
 from workers.keys.reservations import load_keys, renew_holds, reserve
 from workers.keys.selection import Ask, Later, Plan, Refusal, plan
@@ -120,10 +120,13 @@ class KeyPool:
         """The time on MongoDB's clock, in seconds since the epoch."""
         return self._clock() + self._server_offset
 
-    def has_waiting(self, automation_id: str) -> bool:
-        """Whether a request of the automation waits here for room."""
+    def calls_that_fit(self, automation_id: str) -> int:
+        """How many more calls the automation's keys have room for, as last seen; 0 while one waits here."""
         keys = self._automations.get(automation_id)
-        return keys is not None and any(not waiter.answer.done() for waiter in keys.waiting)
+        if keys is None or any(not waiter.answer.done() for waiter in keys.waiting):
+            return 0
+        now = self.now()
+        return sum(calls_that_fit(key, now) for key in keys.keys.values())
 
     async def reserve(self, automation_id: str, ask: Ask, max_in_flight: int | None = None) -> Reserved:
         """Reserve the best key for a call, waiting for room until the deadline.

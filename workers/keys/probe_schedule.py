@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from infra.mongo import Document
 
-#: The first and the longest interval between probes, in seconds, by why the key stopped. A provider that
-#: fails is back in minutes; a refused key or a spent quota waits for a person.
+#: The first and the longest interval between probes, in seconds, by why the key stopped; each is twice the
+#: one before. A provider that fails is back in minutes; a refused key or a spent quota waits for a person.
 INTERVALS_S: dict[str, tuple[int, int]] = {
     "failing": (5, 300),
     "refused": (30, 1800),
@@ -36,10 +36,5 @@ def first_probe(cause: str | None, key: Document, at: datetime) -> Document | No
     interval_s = first
     if earlier.get("cause") == cause:
         relapsed = at - key["status_since"] <= timedelta(seconds=earlier["interval_s"] + RELAPSE_S)
-        interval_s = next_interval_s(cause, earlier["interval_s"]) if relapsed else first
+        interval_s = earlier["interval_s"] if relapsed else first
     return {"at": at + timedelta(seconds=interval_s), "interval_s": interval_s, "cause": cause}
-
-
-def next_interval_s(cause: str, interval_s: int) -> int:
-    """The interval after one of so many seconds: twice as long, up to the longest."""
-    return min(2 * interval_s, INTERVALS_S[cause][1])

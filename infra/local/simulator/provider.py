@@ -178,6 +178,8 @@ class Provider:
         return KeyState(KeyScript(name=name, api_key=SecretStr(api_key), invalid=invalid))
 
     def _decide(self, method: str, raw: bytes, state: KeyState, draft: Draft) -> Work | Rejection:
+        if state.script.down:
+            return OVERLOADED
         if rejection := refuse_key(state):
             return rejection
         if (method, draft.path) == ("GET", "/models"):

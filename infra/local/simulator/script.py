@@ -65,6 +65,7 @@ class KeyScript(_Frozen):
         default=0, description="429 for this long, from the first call after the script was set."
     )
 
+    down: bool = Field(default=False, description="503 to every call, `GET /models` included.")
     latency_ms: Milliseconds | LognormalLatency = Field(
         default=0, description="How long a call takes; a stream spreads it over its chunks."
     )

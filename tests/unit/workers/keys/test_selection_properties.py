@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from contracts.messages import Outcome
 from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
-from workers.keys.limits import SPAN_S
-from workers.keys.selection import Ask, plan
+from workers.keys.limits import SPAN_S, in_flight_limit, model_room
+from workers.keys.reported import Reported
+from workers.keys.selection import Ask, RefusalReason, plan
 
 SECOND = int(NOW)
 DAY = "2026-03-10"
@@ -24,13 +25,35 @@ def any_key(draw: st.DrawFn, number: int) -> Key:
         tier=draw(st.integers(0, 1)),
         status=draw(st.sampled_from(["active", "active", "active", "exhausted", "error", "disabled"])),
         status_until=draw(st.none() | st.floats(NOW - 9, NOW + 900)),
+        cause=draw(st.sampled_from([None, "refused", "failing", "quota", "day"])),
+        probe_at=draw(st.none() | st.floats(NOW - 9, NOW + 900)),
+        ramp_since=draw(st.sampled_from([0.0, NOW, NOW - 12])),
+        reported=draw(
+            st.dictionaries(
+                st.sampled_from(["a", "b", ""]),
+                st.builds(
+                    Reported,
+                    st.none() | st.integers(1, 20),
+                    st.none() | st.integers(1, 200),
+                    st.floats(NOW - 9, NOW + 900),
+                    st.integers(0, 9),
+                    st.integers(0, 99),
+                    st.just(NOW - 20),
+                    st.just(NOW + 40),
+                ),
+                max_size=2,
+            )
+        ),
         cooled_until=draw(st.sampled_from([0.0, NOW, NOW + 5, NOW + 900])),
         cool_reason=draw(st.none() | st.sampled_from(list(Outcome))),
         denied_models=draw(st.dictionaries(st.sampled_from("ab"), st.floats(NOW - 9, NOW + 9), max_size=1)),
         limits=Limits(*draw(st.tuples(*[st.none() | st.integers(1, 200)] * 4))),
         window=(
             WindowEntry(
-                SECOND - draw(st.integers(0, SPAN_S - 1)), draw(st.integers(0, 9)), draw(st.integers(0, 150))
+                SECOND - draw(st.integers(0, SPAN_S - 1)),
+                draw(st.integers(0, 9)),
+                draw(st.integers(0, 150)),
+                draw(st.sampled_from(["a", "b", ""])),
             ),
         ),
         day=DAY,
@@ -78,7 +101,11 @@ def test_no_key_is_taken_beyond_what_it_may(asks: list[Ask], keys: tuple[Key, ..
         assert key.window[0].requests + calls <= per_minute
         assert key.window[0].tokens + sum(charged) <= tokens_per_minute
         assert key.day_tokens + key.held_tokens + sum(charged) <= tokens_per_day
-        assert key.held_calls + calls <= (min(in_flight, 1) if key.failures_in_a_row >= 5 else in_flight)
+        assert key.held_calls + calls <= min(in_flight, in_flight_limit(key, NOW))
+        for model in {asks[index].model for index in indices}:
+            of_model = [index for index in indices if asks[index].model == model]
+            left = model_room(key, model, NOW)
+            assert len(of_model) <= left.requests
 
 
 @given(ASKS, KEYS)
@@ -94,7 +121,9 @@ def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
     if planned.look_again_at is not None:
         assert NOW <= planned.look_again_at <= min(asks[index].deadline for index in waiting)
     for index, refusal in planned.refuse.items():
-        assert refusal.retry_at is None or refusal.retry_at > asks[index].deadline
+        # Nobody waits for a quota, of which nobody knows when it is back.
+        earliest = NOW if refusal.reason is RefusalReason.KEYS_EXHAUSTED else asks[index].deadline
+        assert refusal.retry_at is None or refusal.retry_at > earliest
     for index, later in planned.put_off.items():
         assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
 
