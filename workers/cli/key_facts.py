@@ -40,6 +40,9 @@ def facts(document: Document, key: Key, now: float) -> list[list[str]]:
     limits = key.limits
     requests, tokens = used_in_window(key, now)
     capped = in_flight_limit(key, now)
+    health = f"{key.latency_ms:.0f} ms, {key.error_rate:.0%} errors lately"
+    if not key.last_used_at:
+        health = "not called yet"
     facts = [
         ["status", f"{key.status} since {moment(document['status_since'])}: {key.status_reason}"],
         ["API key", f"…{document['last_four']} at {key.base_url}, tier {TIERS[key.tier].value}"],
@@ -47,7 +50,7 @@ def facts(document: Document, key: Key, now: float) -> list[list[str]]:
         ["tokens a minute", _of(tokens, limits.tokens_per_minute)],
         ["tokens today", _of(used_today(key, now), limits.tokens_per_day)],
         ["calls in flight", _of(key.held_calls, None if capped >= UNLIMITED else capped)],
-        ["health", f"{key.latency_ms:.0f} ms, {key.error_rate:.0%} errors lately"],
+        ["health", health],
     ]
     if key.failures_in_a_row:
         state = "circuit open or half-open" if key.failures_in_a_row >= CIRCUIT_FAILURES else "circuit closed"

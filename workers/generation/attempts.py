@@ -40,6 +40,8 @@ BACK_OFF_MAX_S = 8.0
 STALE_S = 2.0
 #: How long a request may wait for a key in a worker before it waits in its queue, in seconds.
 PATIENCE_S = 20.0
+#: How long after its delivery a request may still begin to wait here, or go on, in seconds.
+LONGEST_HELD_S = 50.0
 #: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
 ATTEMPTS_PER_RUN = 100
 
@@ -87,7 +89,7 @@ class Attempts:
             PyMongoError: MongoDB is away.
         """
         tokens = estimate(request.path, request.body, self._averages)
-        patience_until = self._pool.now() + PATIENCE_S
+        patience_until = min(self._pool.now() + PATIENCE_S, request.envelope.received_at + LONGEST_HELD_S)
         ask = Ask(request.model, tokens, request.deadline, avoid, patience_until)
         return await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
 

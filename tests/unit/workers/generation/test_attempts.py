@@ -1,24 +1,30 @@
 """Attempts: what a request without a key is told, and how long it pauses after a failure."""
 
+import math
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import ErrorCode
-from tests.builders import NOW
+from contracts.messages import Path
+from infra.settings import Settings
+from tests.builders import NOW, make_envelope
 from workers.generation.attempts import (
     BACK_OFF_MAX_S,
     MAX_PROVIDER_FAILURES,
+    PATIENCE_S,
+    Attempts,
     back_off_s,
     refused,
 )
 from workers.generation.classification import MODEL_UNAVAILABLE, SERVER_ERROR, classify
+from workers.generation.reading import LONGEST_DEADLINE_S, Request
 from workers.generation.upstream import Failure
-from workers.keys.selection import Refusal, RefusalReason
+from workers.keys.selection import Ask, Refusal, RefusalReason
 
 PROVIDER: dict[str, Any] = {"error": {"message": "what the provider says"}}
 OVERLOADED = Failure(SERVER_ERROR, "what the provider says", 12, 503, None, PROVIDER)
@@ -73,6 +79,37 @@ def test_where_no_key_has_the_model_the_providers_own_words_are_the_message() ->
     refusal = Refusal(RefusalReason.MODEL_UNAVAILABLE)
     assert refused(refusal, NO_MODEL).message == "the model `o9` does not exist"
     assert refused(refusal, None).message == "no key of the automation may use this model"
+
+
+def test_a_request_that_waits_until_its_deadline_is_never_taken_for_poison() -> None:
+    # Each time that it is handed back counts as a delivery; it is kept for at least its patience before.
+    assert Settings().delivery_limit > LONGEST_DEADLINE_S / PATIENCE_S
+
+
+class ImpatientPool:
+    """A pool that only remembers for how long an ask would wait."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self.patience_s = math.nan
+
+    def now(self) -> float:
+        return self._now
+
+    async def reserve(self, _: str, ask: Ask, __: int | None) -> Refusal:
+        self.patience_s = ask.patience_until - self._now
+        return Refusal(RefusalReason.NO_CAPACITY)
+
+
+@pytest.mark.parametrize(
+    ("held_s", "patience_s"), [(0, 20), (29, 20), (30, 20), (45, 5), (50, 0), (300, -250)]
+)
+async def test_no_request_waits_in_a_worker_for_over_a_minute(held_s: float, patience_s: float) -> None:
+    pool = ImpatientPool(NOW + held_s)
+    attempts = Attempts(cast("Any", pool), cast("Any", None), cast("Any", None), 1)
+    envelope = make_envelope(received_at=NOW)
+    await attempts.reserve(Request(envelope, Path.MODERATIONS, {}, None, NOW + 600), None)
+    assert pool.patience_s == patience_s
 
 
 @given(st.integers(1, 100))
