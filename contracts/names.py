@@ -36,6 +36,8 @@ KEY_LEASE = "key.lease.v1"
 #: Header of a dead letter that says why it is one; the broker's own reasons are in `x-death`.
 REASON_HEADER = "x-keyway-reason"
 DEATH_HEADER = "x-death"
+#: How often RabbitMQ has delivered a message of a quorum queue before.
+DELIVERY_COUNT_HEADER = "x-delivery-count"
 #: Milliseconds since the epoch when a message was published; the name is RabbitMQ's message interceptor's.
 PUBLISHED_AT_HEADER = "timestamp_in_ms"
 

@@ -17,7 +17,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorClientSession,
     AsyncIOMotorDatabase,
 )
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -32,6 +32,7 @@ from infra.errors import PlatformError
 
 __all__ = [
     "BulkWriteError",
+    "DeleteOne",
     "Document",
     "DuplicateKeyError",
     "InsertOne",

@@ -17,12 +17,12 @@ class Collector:
 
     def __init__(self, world: World, bot: str) -> None:
         self._world, self._bot = world, bot
-        self._name = f"replies.{bot}.{secrets.token_hex(3)}"
+        self.queue = f"replies.{bot}.{secrets.token_hex(3)}"
         self.answers: list[GenerationResult] = []
 
     async def __aenter__(self) -> Self:
         self._channel = await self._world.connection.channel()
-        queue = await self._channel.declare_queue(self._name, auto_delete=True)
+        queue = await self._channel.declare_queue(self.queue, auto_delete=True)
         await queue.consume(self._take, no_ack=True)
         self._exchange = await self._channel.get_exchange("requests", ensure=False)
         return self
@@ -35,7 +35,7 @@ class Collector:
 
     async def ask(self, request_id: str, body: bytes = BODY, **properties: Any) -> None:
         """Publish a request whose answer comes here."""
-        message = Message(body, message_id=request_id, reply_to=self._name, **properties)
+        message = Message(body, message_id=request_id, reply_to=self.queue, **properties)
         await self._exchange.publish(message, self._bot)
 
     async def have(self, count: int, *, within_s: float = 30) -> None:

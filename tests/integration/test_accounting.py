@@ -74,6 +74,30 @@ async def test_an_event_counts_once_however_often_it_is_delivered(shared: World)
     assert sum(t["total_tokens"] for t in totals) == sum(e.total_tokens for e in events + marker)
 
 
+async def test_what_is_told_late_of_an_ambiguous_attempt_takes_its_place_and_never_the_other_way_round(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "cost_nanousd": 0}
+    ends = [event(bot, number) for number in (1, 2)]
+    unknown = [end.model_copy(update={"outcome": Outcome.AMBIGUOUS, **nothing}) for end in ends]
+    await publish(shared, [unknown[0], ends[1]])
+    await shared.accounted(bot, 2)
+    await publish(shared, [ends[0], unknown[1]])
+    await publish(shared, [event(bot, 3)])
+    rows = await shared.accounted(bot, 3)
+    assert sorted((row["event_id"], row["outcome"]) for row in rows) == [
+        ("r-1:1", "ok"),
+        ("r-2:1", "ok"),
+        ("r-3:1", "ok"),
+    ]
+    for dimension in ("key", "automation", "user", "model"):
+        await shared.assert_totals_equal_ledger(bot, dimension)
+    found = shared.mongo.usage_daily.find({"automation_id": bot, "dimension": "automation"})
+    (total,) = [total async for total in found]
+    assert (total["ambiguous"], total["succeeded"], total["attempts"]) == (0, 3, 3)
+
+
 async def test_the_books_are_exact_though_accounting_is_killed_again_and_again(world: World) -> None:
     bot = await world.add_automation()
     events = [event(bot, number) for number in range(2000)]

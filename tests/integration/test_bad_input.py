@@ -12,7 +12,9 @@ from contracts import Keyway
 from contracts.errors import PublishError
 from contracts.messages import GenerationResult
 from contracts.names import REASON_HEADER
+from infra.provision import Provisioner
 from tests.harness import World, eventually
+from workers.keys.key import Limits
 
 GOOD = {"path": "/moderations", "body": {"model": "omni-moderation-latest", "input": "hello"}}
 
@@ -133,3 +135,27 @@ async def test_an_unknown_automation_is_an_error_at_once(shared: World) -> None:
         with pytest.raises(PublishError, match="no automation nobody"):
             async with asyncio.timeout(5):
                 await keyway.generate("/moderations", input="hello")
+
+
+async def test_a_full_lane_refuses_the_next_request_with_a_clear_error(shared: World) -> None:
+    settings = shared.settings.model_copy(update={"lane_max_length": 2})
+    bot = f"bot-{secrets.token_hex(4)}"
+    provisioner = Provisioner(shared.mongo, shared.admin, shared.connection, settings)
+    shared.tokens[bot] = await provisioner.add(bot, actor="test")
+    await shared.add_key(bot, "Primary", limits=Limits(requests_per_minute=1))
+    async with shared.client(bot) as keyway:
+        await keyway.generate("/moderations", input="the only one of this minute")
+
+        async def ask() -> None:
+            await keyway.generate("/moderations", input="hello", timeout=120)
+
+        asking = [asyncio.create_task(ask()) for _ in range(30)]
+        done, waiting = await asyncio.wait(asking, timeout=10)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    assert waiting
+    assert done
+    for task in done:
+        with pytest.raises(PublishError, match="is full; try again later"):
+            task.result()

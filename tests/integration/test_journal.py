@@ -1,8 +1,10 @@
 """Nothing is called twice: duplicates, repeats, and what a worker leaves behind when it stops or dies."""
 
 import asyncio
+import json
 import signal
 
+from contracts.messages import GenerationResult
 from infra.vault import Vault
 from tests.collector import Collector
 from tests.harness import World, eventually
@@ -69,6 +71,53 @@ async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:
     assert b"flagged" not in document["result"]["ciphertext"]
     kept_s = (document["expires_at"] - document["finished_at"]).total_seconds()
     assert kept_s == shared.settings.result_ttl_s
+
+
+async def test_a_reply_queue_that_is_gone_blocks_nothing_and_the_result_stays_collectable(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary", {"latency_ms": 300})
+    gone = Collector(shared, bot)
+    async with gone:
+        await gone.ask("unheard")
+    async with Collector(shared, bot) as collector:
+        await collector.ask("heard")
+        await collector.have(1)
+
+        async def is_kept() -> bool:
+            status, _, _ = await shared.cli("results", "show", bot, "unheard")
+            return status == 0
+
+        await eventually(is_kept, "the result that nobody heard", every_s=0.5)
+        status, stdout, _ = await shared.cli("results", "show", bot, "unheard", "--json")
+        assert status == 0
+        await collector.ask("unheard")
+        await collector.have(2)
+    kept = GenerationResult.model_validate_json(stdout)
+    assert collector.answers[1] == kept
+    assert kept.replayed
+    assert len(await shared.journal(bot)) == 2
+    status, _, stderr = await shared.cli("results", "show", bot, "never-asked")
+    assert status == 1
+    assert stderr.startswith(f"error: nothing is kept of {bot}/never-asked")
+
+
+async def test_an_answer_that_is_too_large_to_be_kept_is_delivered_once(shared: World) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    many = {"model": "text-embedding-3-small", "input": ["x"] * 260, "dimensions": 3072}
+    body = json.dumps({"path": "/embeddings", "body": many}).encode()
+    async with Collector(shared, bot) as collector:
+        await collector.ask("large", body)
+        await collector.ask("large", body)
+        await collector.have(2, within_s=60)
+    first, second = sorted(collector.answers, key=lambda answer: answer.replayed)
+    assert first.response is not None
+    assert len(first.response["data"]) == 260
+    assert second.error is not None
+    assert "too large to be kept" in second.error.message
+    assert len(await shared.journal(bot)) == 1
 
 
 async def test_a_stopping_worker_finishes_what_is_in_flight(world: World) -> None:

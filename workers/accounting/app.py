@@ -35,6 +35,8 @@ PREFETCH = 2000
 MAX_BATCH = 500
 #: How often the outbox and keys whose time is over are looked at, in seconds.
 HOUSEKEEPING_S = 0.25
+#: Seconds until the next look while MongoDB or the broker is away.
+RETRY_S = 2.0
 CONFIRM_TIMEOUT_S = 30.0
 
 
@@ -135,5 +137,6 @@ async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) ->
             await ledger.renew_exhausted()
             await publish_outbox(mongo, publish)
         except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
-            log.warning("housekeeping_delayed", error=type(error).__name__)
+            log.warning("housekeeping_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
+            await asyncio.sleep(RETRY_S)
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from contracts.messages import UsageRecorded
-from infra.mongo import Document, InsertOne, Mongo, PyMongoError, Session
+from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.totals import total_id, total_updates
 from workers.keys.status import CHANGE_FIELDS, change_status
@@ -41,6 +41,11 @@ def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
         "day": event.occurred_at.astimezone(UTC).date().isoformat(),
         "recorded_at": recorded_at,
     }
+
+
+def is_ambiguous(row: Document) -> bool:
+    """Whether nobody knows how the attempt ended."""
+    return bool(row["outcome"] == "ambiguous")
 
 
 class Ledger:
@@ -90,14 +95,22 @@ class Ledger:
         return renewed
 
     async def _apply(self, rows: dict[str, Document], now: datetime, session: Session) -> set[str]:
-        known = self._mongo.usage.find({"_id": {"$in": list(rows)}}, {"_id": 1}, session=session)
-        new = rows.keys() - {row["_id"] async for row in known}
+        found = self._mongo.usage.find({"_id": {"$in": list(rows)}}, session=session)
+        known = {row["_id"]: row async for row in found}
+        # A worker that was taken for dead may tell after all how its call ended.
+        told = {
+            identity for identity, row in known.items() if is_ambiguous(row) > is_ambiguous(rows[identity])
+        }
+        new = (rows.keys() - known.keys()) | told
         if new:
             added = [rows[identity] for identity in rows if identity in new]
+            replaced = [known[identity] for identity in told]
+            writes = [DeleteOne({"_id": identity}) for identity in told]
             await self._mongo.usage.bulk_write(
-                [InsertOne(row) for row in added], ordered=False, session=session
+                [*writes, *(InsertOne(row) for row in added)], ordered=True, session=session
             )
-            await self._mongo.usage_daily.bulk_write(total_updates(added), ordered=False, session=session)
+            totals = total_updates(added, replaced)
+            await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
             await self._change_statuses(added, now, session)
         return new
 

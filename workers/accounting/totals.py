@@ -8,7 +8,16 @@ from infra.mongo import Document, UpdateOne
 DIMENSIONS = ("key", "automation", "user", "model")
 TOKEN_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 #: What a total adds up, over the rows of its subject and day.
-SUMMED = (*TOKEN_FIELDS, "cost_nanousd", "latency_ms", "reserved_tokens", "attempts", "succeeded", "unpriced")
+SUMMED = (
+    *TOKEN_FIELDS,
+    "cost_nanousd",
+    "latency_ms",
+    "reserved_tokens",
+    "attempts",
+    "succeeded",
+    "ambiguous",
+    "unpriced",
+)
 
 
 def total_id(dimension: str, day: str, automation_id: str, subject: str) -> str:
@@ -31,22 +40,28 @@ def summands(row: Document) -> dict[str, int]:
         **{field: row[field] for field in (*TOKEN_FIELDS, "cost_nanousd", "latency_ms", "reserved_tokens")},
         "attempts": 1,
         "succeeded": int(row["outcome"] == "ok"),
+        "ambiguous": int(row["outcome"] == "ambiguous"),
         "unpriced": int(not row["price_known"]),
     }
 
 
-def total_updates(rows: Iterable[Document]) -> list[UpdateOne]:
-    """One upsert for each total that the rows touch."""
+def total_updates(rows: Iterable[Document], replaced: Iterable[Document] = ()) -> list[UpdateOne]:
+    """One upsert for each total that the rows touch.
+
+    Args:
+        rows: that are added to the ledger.
+        replaced: that are taken out of it, for rows that say more.
+    """
     sums: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMMED, 0))
     least: dict[str, int] = {}
     heads: dict[str, Document] = {}
-    for row in rows:
+    for sign, row in (*((1, row) for row in rows), *((-1, row) for row in replaced)):
         added = summands(row)
         for dimension, subject in subjects(row):
             identity = total_id(dimension, row["day"], row["automation_id"], subject)
             total = sums[identity]
             for field, value in added.items():
-                total[field] += value
+                total[field] += sign * value
             least[identity] = min(row["reserved_tokens"], least.get(identity, row["reserved_tokens"]))
             heads[identity] = {
                 "dimension": dimension,

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import structlog
@@ -42,6 +43,8 @@ STALE_S = 2.0
 PATIENCE_S = 20.0
 #: How long after its delivery a request may still begin to wait here, or go on, in seconds.
 LONGEST_HELD_S = 50.0
+#: How long a request may wait for a key before it is claimed without one, in seconds.
+AT_ONCE_S = 0.05
 #: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
 ATTEMPTS_PER_RUN = 100
 
@@ -93,6 +96,14 @@ class Attempts:
         ask = Ask(request.model, tokens, request.deadline, avoid, patience_until)
         return await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
 
+    async def first(self, reserving: Reserving) -> Reservation | None:
+        """The first reservation, if there is one at once."""
+        done, _ = await asyncio.wait({reserving}, timeout=AT_ONCE_S)
+        if not done or reserving.cancelled() or reserving.exception() is not None:
+            return None
+        reserved = reserving.result()
+        return reserved if isinstance(reserved, Reservation) else None
+
     async def withdraw(self, reserving: Reserving | None) -> None:
         """Give back a first reservation that is not needed."""
         if reserving is None:
@@ -111,6 +122,7 @@ class Attempts:
         run: int,
         call_timeout_s: float,
         max_in_flight: int | None,
+        on_call: Callable[[Reservation, int], Awaitable[None]],
         on_attempt: Callable[[AttemptRecord, asyncio.Future[None]], None],
     ) -> Answered | Error | PutOff:
         """Call the provider until it answers, nothing is left to try, or there is no room for long.
@@ -122,6 +134,7 @@ class Attempts:
             run: the claim's run.
             call_timeout_s: how long one call may take, in seconds.
             max_in_flight: the automation's own cap on calls in flight.
+            on_call: told of each call before it is made, with its reservation and its number.
             on_attempt: told of each attempt as it ends, with a future that is done when it is settled.
 
         Raises:
@@ -140,8 +153,11 @@ class Attempts:
             if request.deadline <= self._pool.now():
                 self._pool.release(reserved)
                 return refused(Refusal(RefusalReason.DEADLINE_PASSED), failure)
+            number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
             try:
-                answer = await self._call(request, reserved, call_timeout_s)
+                answer = await self._call(
+                    request, reserved, call_timeout_s, partial(on_call, reserved, number)
+                )
             except VaultError as error:
                 # This worker's master keys may be wrong, and the key all right: so it is not blamed.
                 log.warning("key_unreadable", key_id=reserved.key.id, reason=str(error))
@@ -152,7 +168,6 @@ class Attempts:
                 avoid.add(reserved.key.id)
                 answer = None
             if answer is not None:
-                number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
                 record, settled = self._finish(request, reserved, answer, number)
                 progress.attempts.append(record)
                 progress.upstream_ms += answer.latency_ms
@@ -175,26 +190,33 @@ class Attempts:
             progress.waited_s += time.perf_counter() - began
 
     async def _call(
-        self, request: Request, reserved: Reservation, call_timeout_s: float
+        self,
+        request: Request,
+        reserved: Reservation,
+        call_timeout_s: float,
+        begin: Callable[[], Awaitable[None]],
     ) -> Answer | Failure | None:
         """Make the call when there is a slot; None where the reservation got too old for it."""
         async with self._slots:
+            key = reserved.key
+            try:
+                secret = self._secret(key)
+                await begin()
+            except BaseException:
+                self._pool.release(reserved)
+                raise
             if self._pool.now() - reserved.second > STALE_S:
                 self._pool.release(reserved)
                 return None
-            key = reserved.key
             try:
                 return await self._upstream.call(
                     key.base_url,
-                    self._secret(key),
+                    secret,
                     request.path,
                     request.content,
                     request_id=request.envelope.request_id,
                     timeout_s=call_timeout_s,
                 )
-            except VaultError:
-                self._pool.release(reserved)
-                raise
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
                 self._pool.settle(reserved, _settlement(reserved, used=reserved.tokens))

@@ -6,7 +6,7 @@ since its loss costs a repeated claim at most; a result with `majority`, since t
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -27,6 +27,25 @@ DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A call to the provider that is about to be made: what the books need, should nobody live to tell.
+
+    Attributes:
+        number: of the attempt.
+        key_id: with which key.
+        key_alias: its name.
+        reserved_tokens: how many tokens are reserved for it.
+        second: when it was reserved, in seconds since the epoch.
+    """
+
+    number: int
+    key_id: str
+    key_alias: str
+    reserved_tokens: int
+    second: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """This worker is to do the request.
 
@@ -36,6 +55,7 @@ class Claim:
         request_id: its id.
         run: how many claims of it came before.
         crashes: how many of those ended with their worker's death.
+        unknown: the call of a run before this one of which nobody knows how it ended.
     """
 
     id: str
@@ -43,6 +63,7 @@ class Claim:
     request_id: str
     run: int
     crashes: int = 0
+    unknown: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +89,27 @@ class Record:
     events: list[bytes]
 
 
+async def stored_result(
+    mongo: Mongo, vault: Vault, automation_id: str, request_id: str
+) -> tuple[str, bytes | None] | None:
+    """What the journal keeps of a request.
+
+    Returns:
+        Its status, and its result up to `replayed` where it is done; None where nothing is kept.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+        VaultError: the result can't be opened with any of the master keys.
+    """
+    identity = f"{automation_id}/{request_id}"
+    found = await mongo.requests.find_one({"_id": identity})
+    if found is None:
+        return None
+    if found["status"] == "running":
+        return "running", None
+    return found["status"], vault.open(Sealed.from_document(found["result"]), f"result:{identity}")
+
+
 class Journal:
     """Claims and results of one worker process."""
 
@@ -77,7 +119,8 @@ class Journal:
         self._vault = vault
         self._worker_id = worker_id
         self._result_ttl = timedelta(seconds=result_ttl_s)
-        self._claims: GroupCommit[Claim, bool] = GroupCommit(self._insert_claims)
+        self._claims: GroupCommit[tuple[Claim, Call | None], bool] = GroupCommit(self._insert_claims)
+        self._calls: GroupCommit[tuple[Claim, Call], bool] = GroupCommit(self._write_calls)
         self._records: GroupCommit[Record, bool] = GroupCommit(self._write_records)
         self._active: set[str] = set()
         self._presence: asyncio.Task[None] | None = None
@@ -98,8 +141,15 @@ class Journal:
             await asyncio.gather(self._presence, return_exceptions=True)
         await self._mongo.workers.delete_one({"_id": self._worker_id})
 
-    async def claim(self, automation_id: str, request_id: str) -> Claim | Done | Running:
+    async def claim(
+        self, automation_id: str, request_id: str, call: Call | None = None
+    ) -> Claim | Done | Running:
         """Claim a request for this worker.
+
+        Args:
+            automation_id: whose request it is.
+            request_id: its id.
+            call: the call that is to follow at once, where it is known already.
 
         Returns:
             The claim; or its result, where it is done; or that it is under way.
@@ -109,10 +159,21 @@ class Journal:
             VaultError: the stored result can't be opened.
         """
         claim = Claim(f"{automation_id}/{request_id}", automation_id, request_id, run=0)
-        taken = claim if await self._claims.submit(claim) else await self._look_up(claim)
+        taken = claim if await self._claims.submit((claim, call)) else await self._look_up(claim)
         if isinstance(taken, Claim):
             self._active.add(taken.id)
         return taken
+
+    async def begin(self, claim: Claim, call: Call) -> bool:
+        """Note that a call is about to be made.
+
+        Returns:
+            False where another worker has taken the request over meanwhile: then it must not be made.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        return await self._calls.submit((claim, call))
 
     async def record(self, record: Record) -> bool:
         """Keep a result.
@@ -127,23 +188,27 @@ class Journal:
         self._active.discard(record.claim.id)
         return kept
 
-    async def abandon(self, claim: Claim, *, begun: bool) -> None:
+    async def abandon(self, claim: Claim, *, begun: bool, calling: bool = False) -> None:
         """Leave a request without a result, for whom it is delivered to next.
 
         Args:
             claim: of the request.
             begun: whether the provider was called; if not, ever, it is as if it had not been claimed.
+            calling: whether a call was given up, so that nobody knows how it ended.
 
         Raises:
             PyMongoError: MongoDB is away; the claim is taken over when the request comes again.
         """
         self._active.discard(claim.id)
-        if begun or claim.run > 0:
+        if calling:
             await self._mongo.requests_fast.update_one(self._mine(claim), {"$set": {"owner": None}})
+        elif begun or claim.run > 0:
+            left = {"$set": {"owner": None, "call": None}}
+            await self._mongo.requests_fast.update_one(self._mine(claim), left)
         else:
             await self._mongo.requests_fast.delete_one(self._mine(claim))
 
-    async def _insert_claims(self, claims: Sequence[Claim]) -> Sequence[bool]:
+    async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool]:
         now = datetime.now(UTC)
         documents: list[Document] = [
             {
@@ -153,10 +218,12 @@ class Journal:
                 "status": "running",
                 "owner": self._worker_id,
                 "run": 0,
+                "crashes": 0,
+                "call": None if call is None else asdict(call),
                 "created_at": now,
                 "expires_at": now + CLAIM_TTL,
             }
-            for claim in claims
+            for claim, call in claims
         ]
         try:
             await self._mongo.requests_fast.insert_many(documents, ordered=False)
@@ -181,15 +248,17 @@ class Journal:
         taken = await self._mongo.requests.find_one_and_update(
             {"_id": claim.id, "owner": found["owner"], "run": found["run"], "status": "running"},
             {
-                "$set": {"owner": self._worker_id},
+                "$set": {"owner": self._worker_id, "call": None},
                 "$inc": {"run": 1, "crashes": int(found["owner"] is not None)},
             },
-            return_document=ReturnDocument.AFTER,
+            return_document=ReturnDocument.BEFORE,
         )
         if taken is None:
             return Running()
-        log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=taken["run"])
-        return Claim(claim.id, claim.automation_id, claim.request_id, taken["run"], taken["crashes"])
+        unknown = None if taken["call"] is None else Call(**taken["call"])
+        run, crashes = taken["run"] + 1, taken["crashes"] + int(taken["owner"] is not None)
+        log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=run)
+        return Claim(claim.id, claim.automation_id, claim.request_id, run, crashes, unknown)
 
     async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:
@@ -197,18 +266,28 @@ class Journal:
         alive = {"_id": worker_id, "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
         return await self._mongo.workers.find_one(alive, {"_id": 1}) is not None
 
+    async def _write_calls(self, calls: Sequence[tuple[Claim, Call]]) -> Sequence[bool]:
+        updates = [UpdateOne(self._mine(claim), {"$set": {"call": asdict(call)}}) for claim, call in calls]
+        written = await self._mongo.requests_fast.bulk_write(updates, ordered=False)
+        return await self._still_mine([claim for claim, _ in calls], written.matched_count)
+
     async def _write_records(self, records: Sequence[Record]) -> Sequence[bool]:
         now = datetime.now(UTC)
         updates = [
             UpdateOne(self._mine(record.claim), {"$set": self._done(record, now)}) for record in records
         ]
         written = await self._mongo.requests.bulk_write(updates, ordered=False)
-        if written.matched_count == len(records):
-            return [True] * len(records)
-        ids = [record.claim.id for record in records]
-        found = self._mongo.requests.find({"_id": {"$in": ids}}, {"owner": 1, "run": 1})
+        return await self._still_mine([record.claim for record in records], written.matched_count)
+
+    async def _still_mine(self, claims: Sequence[Claim], matched: int) -> Sequence[bool]:
+        """For each claim of an update whether it was this worker's still."""
+        if matched == len(claims):
+            return [True] * len(claims)
+        found = self._mongo.requests.find(
+            {"_id": {"$in": [claim.id for claim in claims]}}, {"owner": 1, "run": 1}
+        )
         owners = {document["_id"]: (document["owner"], document["run"]) async for document in found}
-        return [owners.get(record.claim.id) == (self._worker_id, record.claim.run) for record in records]
+        return [owners.get(claim.id) == (self._worker_id, claim.run) for claim in claims]
 
     def _mine(self, claim: Claim) -> Document:
         return {"_id": claim.id, "owner": self._worker_id, "run": claim.run, "status": "running"}

@@ -21,7 +21,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
 from infra.broker import declare_lane
-from infra.mongo import Mongo, PyMongoError
+from infra.mongo import Mongo
 from infra.settings import Settings
 from workers.generation.request import Automation, LaneFullError, unless_closed
 
@@ -41,7 +41,7 @@ FIRST_PREFETCH = 4
 SLOW_TURNOVER_S = 0.2
 #: Room to spare: so many times what a lane takes at a time.
 AMPLE = 16
-CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError)
+CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
 Handle = Callable[[AbstractIncomingMessage, Automation], Awaitable[None]]
 
@@ -127,7 +127,7 @@ class Lanes:
             wait_s = RELOAD_S
             try:
                 await self._refresh()
-            except (PyMongoError, *CHANNEL_GONE) as error:
+            except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
                 log.warning("lanes_not_reloaded", error=type(error).__name__)
                 wait_s = RETRY_S
             with suppress(TimeoutError):
@@ -164,6 +164,8 @@ class Lanes:
         share = self._calls_that_fit(lane.automation.id) // self._workers
         is_slow = lane.taken - taken < lane.prefetch
         if lane.in_hand < lane.prefetch or lane.in_hand + share < wanted:
+            return
+        if len(self._busy) + wanted > self._settings.max_in_flight:
             return
         if not is_slow and share < AMPLE * wanted:
             return

@@ -1,6 +1,7 @@
 """Publishing what a worker has to say, each message confirmed before anything follows from it."""
 
 import asyncio
+import time
 
 import structlog
 from aio_pika import DeliveryMode, Message
@@ -10,6 +11,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from contracts import names
 from infra.dead_letters import dead_letter
 from workers.generation.reading import Envelope
+from workers.generation.result import REPEATED
 
 log = structlog.get_logger()
 
@@ -17,6 +19,10 @@ log = structlog.get_logger()
 CONFIRM_TIMEOUT_S = 30.0
 #: Seconds between attempts while the broker is away.
 RETRY_S = 0.5
+#: How long a reply is tried that the broker does not confirm, in seconds.
+REPLY_TIMEOUT_S = 60.0
+#: Whether a message that fails so has arrived, nobody knows.
+UNCONFIRMED = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 JSON = "application/json"
 
 
@@ -44,24 +50,43 @@ class Publisher:
             await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False),
         )
 
-    async def reply(self, envelope: Envelope, result: bytes) -> None:
-        """Send a result to who asked for it; one that nobody waits for any more stays in the journal."""
+    async def reply(self, envelope: Envelope, result: bytes, end: bytes) -> None:
+        """Send a result to who asked for it.
+
+        One that nobody waits for any more, or that the broker does not confirm for a minute, is left to
+        the journal.
+
+        Args:
+            envelope: of the request.
+            result: up to its `replayed`.
+            end: the rest of it, `FIRST` or `REPEATED`.
+        """
         if envelope.reply_to is None:
             return
-        message = Message(
-            result,
-            content_type=JSON,
-            type=names.GENERATION_RESULT,
-            message_id=envelope.request_id,
-            correlation_id=envelope.correlation_id or envelope.request_id,
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
         # RabbitMQ takes a direct reply-to for "not routed" whenever a message is mandatory.
-        direct = envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
-        try:
-            await _confirmed(self._replies, message, envelope.reply_to, mandatory=not direct)
-        except DeliveryError:
-            log.info("reply_queue_gone", request_id=envelope.request_id, automation_id=envelope.automation_id)
+        mandatory = not envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
+        give_up_at = time.monotonic() + REPLY_TIMEOUT_S
+        while True:
+            message = Message(
+                result + end,
+                content_type=JSON,
+                type=names.GENERATION_RESULT,
+                message_id=envelope.request_id,
+                correlation_id=envelope.correlation_id or envelope.request_id,
+                delivery_mode=DeliveryMode.PERSISTENT,
+            )
+            try:
+                await _publish(self._replies, message, envelope.reply_to, mandatory=mandatory)
+            except DeliveryError:
+                log.info("reply_undeliverable", request_id=envelope.request_id, reply_to=envelope.reply_to)
+            except UNCONFIRMED as error:
+                log.warning("reply_delayed", request_id=envelope.request_id, error=type(error).__name__)
+                if time.monotonic() < give_up_at:
+                    end = REPEATED  # the first may have arrived all the same
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                log.warning("reply_given_up", request_id=envelope.request_id)
+            return
 
     async def usage(self, automation_id: str, event: bytes) -> None:
         """Publish a `usage.recorded`; without accounting's queue it is tried until that is there."""
@@ -81,9 +106,7 @@ class Publisher:
         await _confirmed(self._dead, dead_letter(original, reason), automation_id)
 
 
-async def _confirmed(
-    exchange: AbstractExchange, message: Message, routing_key: str, *, mandatory: bool = True
-) -> None:
+async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
     """Publish until the broker confirms.
 
     Raises:
@@ -91,11 +114,15 @@ async def _confirmed(
     """
     while True:
         try:
-            await exchange.publish(message, routing_key, mandatory=mandatory, timeout=CONFIRM_TIMEOUT_S)
+            return await _publish(exchange, message, routing_key, mandatory=True)
         except DeliveryError:
             raise
-        except (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError) as error:
+        except UNCONFIRMED as error:
             log.warning("publish_delayed", error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
-        else:
-            return
+
+
+async def _publish(
+    exchange: AbstractExchange, message: Message, routing_key: str, *, mandatory: bool
+) -> None:
+    await exchange.publish(message, routing_key, mandatory=mandatory, timeout=CONFIRM_TIMEOUT_S)

@@ -30,6 +30,10 @@ class Envelope:
     reply_to: str | None
     published_at: float
     received_at: float
+    #: Whether the request came with its id, so that the journal knows it when it is delivered again.
+    has_id: bool = True
+    #: How often it was delivered before (RabbitMQ's `x-delivery-count`), when it waited or its worker died.
+    deliveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def read(
     Args:
         message: from the automation's lane.
         automation_id: whose lane it is, which is the request's identity.
-        deadline_s: the automation's own deadline, in seconds, where the request names none.
+        deadline_s: the automation's own deadline, in seconds from the publish, where the request names none.
         max_body_bytes: the largest body that is accepted.
         now: the time on MongoDB's clock, in seconds since the epoch.
     """
@@ -97,7 +101,7 @@ def read(
         return Invalid(envelope, f"Invalid JSON: {error}")
     if request.body.get("stream"):
         return Invalid(envelope, "body.stream: chunks are not served yet; ask without it")
-    deadline = envelope.received_at + deadline_s
+    deadline = envelope.published_at + deadline_s
     if request.deadline is not None:
         deadline = request.deadline.timestamp()
         if deadline > envelope.received_at + LONGEST_DEADLINE_S:
@@ -119,6 +123,7 @@ def _envelope(
     if reply_to is not None and not names.may_reply_to(automation_id, reply_to):
         problem = f"reply_to is neither direct reply-to nor a queue replies.{automation_id}[.<name>]"
         reply_to = None
+    deliveries = (message.headers or {}).get(names.DELIVERY_COUNT_HEADER)
     envelope = Envelope(
         automation_id=automation_id,
         request_id=request_id,
@@ -126,6 +131,8 @@ def _envelope(
         reply_to=reply_to,
         published_at=_published_at(message, now),
         received_at=now,
+        has_id=bool(message.message_id),
+        deliveries=deliveries if isinstance(deliveries, int) else 0,
     )
     return envelope, problem
 

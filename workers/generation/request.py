@@ -11,10 +11,11 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
+from contracts.messages import Outcome
 from infra.mongo import Document, PyMongoError
 from infra.settings import Settings
-from workers.generation.attempts import Answered, Attempts, PutOff, Reserving
-from workers.generation.journal import Claim, Done, Journal, Record, Running
+from workers.generation.attempts import PATIENCE_S, Answered, Attempts, PutOff, Reserving
+from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
 from workers.generation.result import (
@@ -27,6 +28,7 @@ from workers.generation.result import (
     succeeded,
     usage_event,
 )
+from workers.keys.pool import Reservation
 
 log = structlog.get_logger()
 
@@ -38,6 +40,10 @@ LOOKS = 20
 HAND_BACK_AFTER_S = 2.0
 #: Seconds between attempts to keep a result while MongoDB is away.
 RECORD_RETRY_S = 0.5
+#: The number of a request's first attempt.
+FIRST_NUMBER = 1
+#: The largest result that is kept, in bytes: with its events it fits into a document of MongoDB (16 MiB).
+LARGEST_KEPT_BYTES = 15 * 1024 * 1024
 INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
 
 
@@ -76,6 +82,9 @@ class Work:
     #: How it ends without a call, where that is known before.
     ended: Error | None
     progress: Progress = field(default_factory=Progress)
+    #: The call that the journal knows of, and whether it is under way.
+    call: Call | None = None
+    calling: bool = False
     events: list[bytes] = field(default_factory=list)
     accounted: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -158,12 +167,18 @@ class RequestHandler:
         automation: Automation,
         ended: Error | None,
     ) -> None:
-        """Claim and reserve side by side; then answer, or repeat the answer that was given before."""
+        """Reserve and claim; then answer, or repeat the answer that was given before.
+
+        A claim names the call that follows it, so that the two are one write.
+        """
         reserving: Reserving | None = None
-        if ended is None and automation.enabled:
-            reserving = asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
+        call = None
         try:
-            claim = await self._claim(request)
+            if ended is None and automation.enabled:
+                reserving = asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
+                first = await self._attempts.first(reserving)
+                call = None if first is None else _call(first, FIRST_NUMBER)
+            claim = await self._claim(request, call)
         except BaseException:
             await self._attempts.withdraw(reserving)
             raise
@@ -172,16 +187,21 @@ class RequestHandler:
             await self._repeat(request, claim)
             return
         work = Work(message, request, automation, claim, reserving, ended)
+        work.call = call if claim.run == 0 else None
         try:
+            if claim.unknown is not None:
+                self._account_unknown(work, claim.unknown)
             await self._answer(work)
         except BaseException:
-            await self._journal.abandon(claim, begun=bool(work.progress.attempts))
+            begun = bool(work.progress.attempts) or work.calling
+            await self._journal.abandon(claim, begun=begun, calling=work.calling)
             raise
 
-    async def _claim(self, request: Request) -> Claim | Done:
+    async def _claim(self, request: Request, call: Call | None) -> Claim | Done:
         """Claim the request; one that is under way elsewhere is waited for a while, then handed back."""
         for _ in range(LOOKS):
-            claim = await self._journal.claim(request.envelope.automation_id, request.envelope.request_id)
+            envelope = request.envelope
+            claim = await self._journal.claim(envelope.automation_id, envelope.request_id, call)
             if not isinstance(claim, Running):
                 return claim
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -191,6 +211,7 @@ class RequestHandler:
         """Call, record, then reply and account side by side."""
         envelope = work.request.envelope
         outcome = await self._outcome(work)
+        work.calling = False
         if isinstance(outcome, PutOff):
             await asyncio.gather(*work.accounted)
             raise LaneFullError(outcome.wait_s)
@@ -198,8 +219,8 @@ class RequestHandler:
             status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        if await self._record(Record(work.claim, status, result, work.events)):
-            await self._publisher.reply(envelope, result + FIRST)
+        if await self._record(Record(work.claim, status, self._kept(envelope, result), work.events)):
+            await self._publisher.reply(envelope, result, FIRST)
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
             await self._publisher.dead_letter(work.message, envelope.automation_id, INTERNAL_MESSAGE)
@@ -214,7 +235,7 @@ class RequestHandler:
 
     async def _outcome(self, work: Work) -> Answered | Error | PutOff:
         """How the request ends; our own failures are an end too."""
-        ended = work.ended or self._ends_at_once(work)
+        ended = work.ended or self._poison(work)
         if ended is not None or work.reserving is None:
             await self._attempts.withdraw(work.reserving)
             return ended or Error(ErrorCode.AUTOMATION_DISABLED, "an operator switched the automation off")
@@ -226,23 +247,64 @@ class RequestHandler:
                 run=work.claim.run,
                 call_timeout_s=work.automation.call_timeout_s,
                 max_in_flight=work.automation.max_in_flight,
+                on_call=partial(self._begin, work),
                 on_attempt=partial(self._account, work),
             )
-        except PyMongoError:
+        except (PyMongoError, HandedBackError):
             raise
         except Exception:
             log.exception("request_failed_inside", request_id=work.claim.request_id)
             return Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
 
-    def _ends_at_once(self, work: Work) -> Error | None:
-        """A request that took its worker with it again and again is not tried once more."""
-        if work.claim.crashes < self._settings.crash_limit:
-            return None
-        return Error(ErrorCode.INTERNAL, f"{work.claim.crashes} workers died of this request")
+    def _poison(self, work: Work) -> Error | None:
+        """A request that took its worker with it again and again is not tried once more.
+
+        One without an id is known by its deliveries: more than its waiting alone can explain.
+        """
+        limit, envelope = self._settings.crash_limit, work.request.envelope
+        if work.claim.crashes >= limit:
+            return Error(ErrorCode.INTERNAL, f"{work.claim.crashes} workers died of this request")
+        waits = (work.request.deadline - envelope.published_at) / PATIENCE_S
+        if not envelope.has_id and envelope.deliveries >= limit + waits:
+            message = f"the request was delivered {envelope.deliveries} times without an answer"
+            return Error(ErrorCode.INTERNAL, message)
+        return None
+
+    async def _begin(self, work: Work, reserved: Reservation, number: int) -> None:
+        """Have the journal know of a call before it is made; the claim itself may have said so.
+
+        Raises:
+            HandedBackError: another worker has taken the request over.
+        """
+        call = _call(reserved, number)
+        if call != work.call and not await self._journal.begin(work.claim, call):
+            log.warning("claim_lost", request_id=work.claim.request_id)
+            raise HandedBackError
+        work.call, work.calling = call, True
+
+    def _account_unknown(self, work: Work, call: Call) -> None:
+        """Book a call that a run before this one began, and of which nobody knows whether it was made."""
+        attempt = AttemptRecord(
+            number=call.number,
+            key_id=call.key_id,
+            key_alias=call.key_alias,
+            outcome=Outcome.AMBIGUOUS,
+            http_status=None,
+            error_code=None,
+            latency_ms=0,
+            reserved_tokens=call.reserved_tokens,
+            model=work.request.model or "unknown",
+            occurred_at=float(call.second),
+        )
+        log.warning("attempt_ambiguous", request_id=work.claim.request_id, key_id=call.key_id)
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        settled.set_result(None)
+        self._account(work, attempt, settled)
 
     def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
         """Publish an attempt's usage as it ends, so that a dead key is seen before the request ends."""
         request = work.request
+        work.calling = False
         event = usage_event(request.envelope, request.path, request.user_id, attempt)
         work.events.append(event)
         work.accounted.append(asyncio.create_task(self._publish_usage(request, event, settled)))
@@ -263,7 +325,7 @@ class RequestHandler:
 
     async def _repeat(self, request: Request, done: Done) -> None:
         """Answer from the journal; the events go out again too, and count once."""
-        await self._publisher.reply(request.envelope, done.result + REPEATED)
+        await self._publisher.reply(request.envelope, done.result, REPEATED)
         for event in done.events:
             await self._publisher.usage(request.envelope.automation_id, event)
         log.info("request_repeated", request_id=request.envelope.request_id)
@@ -273,10 +335,21 @@ class RequestHandler:
     ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         log.warning("request_refused", automation_id=envelope.automation_id, reason=error.message)
-        await self._publisher.reply(envelope, failed(envelope, Progress(), error, self._now()) + FIRST)
+        await self._publisher.reply(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
         if not is_dead:
             reason = f"{error.code}: {error.message}"
             await self._publisher.dead_letter(message, envelope.automation_id, reason)
+
+    def _kept(self, envelope: Envelope, result: bytes) -> bytes:
+        """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""
+        if len(result) <= LARGEST_KEPT_BYTES:
+            return result
+        message = f"the answer of {len(result)} bytes was delivered once, and is too large to be kept"
+        return failed(envelope, Progress(), Error(ErrorCode.INTERNAL, message), self._now())
+
+
+def _call(reserved: Reservation, number: int) -> Call:
+    return Call(number, reserved.key.id, reserved.key.alias, reserved.tokens, reserved.second)
 
 
 async def unless_closed(acknowledgement: Awaitable[None]) -> None:
