@@ -26,10 +26,11 @@ from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
 from workers.generation.attempts import Attempts
+from workers.generation.automation import Automation
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
 from workers.generation.publishing import Publisher
-from workers.generation.request import Automation, RequestHandler, unless_closed
+from workers.generation.request import RequestHandler, unless_closed
 from workers.generation.unanswered import ended_by_broker
 from workers.generation.upstream import Upstream
 from workers.keys.pool import KeyPool

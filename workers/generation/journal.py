@@ -159,7 +159,7 @@ class Journal:
             VaultError: the stored result can't be opened.
         """
         claim = Claim(f"{automation_id}/{request_id}", automation_id, request_id, run=0)
-        taken = claim if await self._claims.submit((claim, call)) else await self._look_up(claim)
+        taken = claim if await self._claims.submit((claim, call)) else await self._look_up(claim, call)
         if isinstance(taken, Claim):
             self._active.add(taken.id)
         return taken
@@ -235,11 +235,11 @@ class Journal:
             return [index not in taken for index in range(len(claims))]
         return [True] * len(claims)
 
-    async def _look_up(self, claim: Claim) -> Claim | Done | Running:
+    async def _look_up(self, claim: Claim, call: Call | None) -> Claim | Done | Running:
         """A claim is there already: its result, its living owner, or the right to take it over."""
         found = await self._mongo.requests.find_one({"_id": claim.id})
         if found is None:
-            return await self.claim(claim.automation_id, claim.request_id)
+            return await self.claim(claim.automation_id, claim.request_id, call)
         if found["status"] != "running":
             result = self._vault.open(Sealed.from_document(found["result"]), f"result:{claim.id}")
             return Done(result, list(found["events"]))

@@ -23,7 +23,8 @@ from contracts import names
 from infra.broker import declare_lane
 from infra.mongo import Mongo
 from infra.settings import Settings
-from workers.generation.request import Automation, LaneFullError, unless_closed
+from workers.generation.automation import Automation
+from workers.generation.request import LaneFullError, unless_closed
 
 log = structlog.get_logger()
 

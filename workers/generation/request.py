@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
@@ -12,9 +11,10 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
 from contracts.messages import Outcome
-from infra.mongo import Document, PyMongoError
+from infra.mongo import PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, PutOff, Reserving
+from workers.generation.automation import Automation
 from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
@@ -45,29 +45,6 @@ FIRST_NUMBER = 1
 #: The largest result that is kept, in bytes: with its events it fits into a document of MongoDB (16 MiB).
 LARGEST_KEPT_BYTES = 15 * 1024 * 1024
 INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
-
-
-@dataclass(frozen=True, slots=True)
-class Automation:
-    """What a worker needs to know of an automation; durations in seconds."""
-
-    id: str
-    enabled: bool
-    deadline_s: float
-    call_timeout_s: float
-    #: Calls in flight, over all workers; None: without a cap of its own.
-    max_in_flight: int | None
-
-    @classmethod
-    def from_document(cls, document: Document) -> Self:
-        """Read an automation's document."""
-        return cls(
-            document["_id"],
-            document["enabled"],
-            float(document["deadline_s"]),
-            float(document["call_timeout_s"]),
-            document.get("max_in_flight"),
-        )
 
 
 @dataclass(slots=True)
