@@ -15,6 +15,7 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
     AsyncIOMotorClientSession,
+    AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
 from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
@@ -32,6 +33,7 @@ from infra.errors import PlatformError
 
 __all__ = [
     "BulkWriteError",
+    "Collection",
     "DeleteOne",
     "Document",
     "DuplicateKeyError",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 Document: TypeAlias = dict[str, Any]
+Collection: TypeAlias = "AsyncIOMotorCollection[Document]"
 Session: TypeAlias = AsyncIOMotorClientSession
 T = TypeVar("T")
 
@@ -193,6 +196,19 @@ class Mongo:
                 work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
             )
             return result
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Session]:
+        """A session that reads the database as it was at its first read, whatever is written meanwhile.
+
+        It takes finds, aggregates and distincts, and lasts as long as MongoDB keeps history: 5 minutes by
+        default.
+
+        Yields:
+            The session, to give to each read.
+        """
+        async with await self._client.start_session(snapshot=True) as session:
+            yield session
 
     def close(self) -> None:
         """Close all connections."""

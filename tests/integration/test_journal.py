@@ -4,11 +4,13 @@ import asyncio
 import json
 import signal
 
+import pytest
+
 from contracts.messages import GenerationResult
 from infra.vault import Vault
 from tests.collector import Collector
 from tests.harness import World, eventually
-from workers.generation.journal import Claim, Journal
+from workers.generation.journal import Call, Claim, Done, Journal, Record
 
 
 async def test_a_repeated_request_is_answered_from_the_journal_without_a_second_call(shared: World) -> None:
@@ -57,6 +59,41 @@ async def test_a_request_that_is_left_after_a_call_keeps_counting_its_runs(share
         runs.append(claim.run)
         await journal.abandon(claim, begun=begun)
     assert runs == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_claim_that_mongodb_has_lost_keeps_its_result_all_the_same(shared: World, lost: bool) -> None:
+    vault = Vault(shared.settings.master_keys)
+    mine = Journal(shared.mongo, vault, "worker-1", result_ttl_s=60)
+    claim = await mine.claim("bot", f"lost-{lost}")
+    assert isinstance(claim, Claim)
+    if lost:
+        await shared.mongo.requests.delete_one({"_id": claim.id})
+    assert await mine.begin(claim, Call(1, "key-1", "Primary", 10, 5))
+    if lost:
+        await shared.mongo.requests.delete_one({"_id": claim.id})
+    record = Record(claim, "succeeded", b"{}", [])
+    assert await mine.record(record)
+    # Written once more, since its confirmation was lost, it is mine still.
+    assert await mine.record(record)
+    done = await mine.claim("bot", f"lost-{lost}")
+    assert isinstance(done, Done)
+    assert done.result == b"{}"
+
+
+async def test_a_claim_that_was_taken_over_is_neither_called_for_nor_kept(shared: World) -> None:
+    vault = Vault(shared.settings.master_keys)
+    silent = Journal(shared.mongo, vault, "silent", result_ttl_s=60)
+    other = Journal(shared.mongo, vault, "other", result_ttl_s=60)
+    lost = await silent.claim("bot", "taken", Call(1, "key-1", "Primary", 10, 5))
+    taken = await other.claim("bot", "taken")
+    assert isinstance(lost, Claim)
+    assert isinstance(taken, Claim)
+    assert (taken.run, taken.crashes, taken.unknown) == (1, 1, Call(1, "key-1", "Primary", 10, 5))
+    assert not await silent.begin(lost, Call(2, "key-1", "Primary", 10, 5))
+    assert not await silent.record(Record(lost, "succeeded", b"late", []))
+    assert await other.begin(taken, Call(101, "key-1", "Primary", 10, 5))
+    assert await other.record(Record(taken, "succeeded", b"{}", []))
 
 
 async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:

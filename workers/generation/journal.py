@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from infra.group_commit import GroupCommit
-from infra.mongo import BulkWriteError, Document, Mongo, ReturnDocument, UpdateOne
+from infra.mongo import BulkWriteError, Collection, Document, Mongo, ReturnDocument, UpdateOne
 from infra.vault import Sealed, Vault
 
 log = structlog.get_logger()
@@ -87,6 +87,18 @@ class Record:
     status: str
     result: bytes
     events: list[bytes]
+
+
+def duplicates(error: BulkWriteError) -> set[int]:
+    """Which of the writes found another document under their id.
+
+    Raises:
+        BulkWriteError: one failed for another reason.
+    """
+    failures = (error.details or {}).get("writeErrors", [])
+    if any(failure["code"] != DUPLICATE_KEY for failure in failures):
+        raise error
+    return {failure["index"] for failure in failures}
 
 
 async def stored_result(
@@ -210,28 +222,11 @@ class Journal:
 
     async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool]:
         now = datetime.now(UTC)
-        documents: list[Document] = [
-            {
-                "_id": claim.id,
-                "automation_id": claim.automation_id,
-                "request_id": claim.request_id,
-                "status": "running",
-                "owner": self._worker_id,
-                "run": 0,
-                "crashes": 0,
-                "call": None if call is None else asdict(call),
-                "created_at": now,
-                "expires_at": now + CLAIM_TTL,
-            }
-            for claim, call in claims
-        ]
+        documents = [self._whole(claim, call, now) for claim, call in claims]
         try:
             await self._mongo.requests_fast.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            errors = (error.details or {}).get("writeErrors", [])
-            if any(failure["code"] != DUPLICATE_KEY for failure in errors):
-                raise
-            taken = {failure["index"] for failure in errors}
+            taken = duplicates(error)
             return [index not in taken for index in range(len(claims))]
         return [True] * len(claims)
 
@@ -267,27 +262,56 @@ class Journal:
         return await self._mongo.workers.find_one(alive, {"_id": 1}) is not None
 
     async def _write_calls(self, calls: Sequence[tuple[Claim, Call]]) -> Sequence[bool]:
-        updates = [UpdateOne(self._mine(claim), {"$set": {"call": asdict(call)}}) for claim, call in calls]
-        written = await self._mongo.requests_fast.bulk_write(updates, ordered=False)
-        return await self._still_mine([claim for claim, _ in calls], written.matched_count)
+        fields = [(claim, {"call": asdict(call)}) for claim, call in calls]
+        return await self._write_mine(self._mongo.requests_fast, fields)
 
     async def _write_records(self, records: Sequence[Record]) -> Sequence[bool]:
         now = datetime.now(UTC)
-        updates = [
-            UpdateOne(self._mine(record.claim), {"$set": self._done(record, now)}) for record in records
-        ]
-        written = await self._mongo.requests.bulk_write(updates, ordered=False)
-        return await self._still_mine([record.claim for record in records], written.matched_count)
+        fields = [(record.claim, self._done(record, now)) for record in records]
+        return await self._write_mine(self._mongo.requests, fields)
 
-    async def _still_mine(self, claims: Sequence[Claim], matched: int) -> Sequence[bool]:
-        """For each claim of an update whether it was this worker's still."""
-        if matched == len(claims):
-            return [True] * len(claims)
-        found = self._mongo.requests.find(
-            {"_id": {"$in": [claim.id for claim in claims]}}, {"owner": 1, "run": 1}
-        )
+    async def _write_mine(
+        self, requests: Collection, fields: Sequence[tuple[Claim, Document]]
+    ) -> Sequence[bool]:
+        """Set fields of claims; for each claim whether it is this worker's still.
+
+        A claim that MongoDB has lost (it was written with `w: 1`) is made anew by the way.
+        """
+        now = datetime.now(UTC)
+        updates = []
+        for claim, changes in fields:
+            whole = self._whole(claim, None, now)
+            made_anew = {
+                name: whole[name] for name in whole.keys() - changes.keys() - self._mine(claim).keys()
+            }
+            updates.append(
+                UpdateOne(self._mine(claim), {"$set": changes, "$setOnInsert": made_anew}, upsert=True)
+            )
+        try:
+            await requests.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            others = duplicates(error)
+        else:
+            return [True] * len(fields)
+        ids = [fields[index][0].id for index in others]
+        found = self._mongo.requests.find({"_id": {"$in": ids}}, {"owner": 1, "run": 1})
         owners = {document["_id"]: (document["owner"], document["run"]) async for document in found}
-        return [owners.get(claim.id) == (self._worker_id, claim.run) for claim in claims]
+        return [
+            index not in others or owners.get(claim.id) == (self._worker_id, claim.run)
+            for index, (claim, _) in enumerate(fields)
+        ]
+
+    def _whole(self, claim: Claim, call: Call | None, now: datetime) -> Document:
+        """The document of a claim."""
+        return {
+            **self._mine(claim),
+            "automation_id": claim.automation_id,
+            "request_id": claim.request_id,
+            "crashes": claim.crashes,
+            "call": None if call is None else asdict(call),
+            "created_at": now,
+            "expires_at": now + CLAIM_TTL,
+        }
 
     def _mine(self, claim: Claim) -> Document:
         return {"_id": claim.id, "owner": self._worker_id, "run": claim.run, "status": "running"}
