@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 4
-.PHONY: help setup up test check format schemas bench lock clean
+.PHONY: help setup up test chaos check format schemas bench lock clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ format: setup ## Format the code and mend what the linter can
 
 schemas: setup ## Write contracts/schemas anew from the models
 	@$(BIN)/python -m contracts.json_schema
+
+chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/reliability.md)
+	@$(BIN)/pytest --chaos long -s tests/chaos $(ARGS)
 
 bench: setup ## Measure a worker against its peer, in one run
 	@$(BIN)/python -m tests.bench.worker_cpu

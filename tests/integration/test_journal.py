@@ -28,6 +28,23 @@ async def test_a_repeated_request_is_answered_from_the_journal_without_a_second_
     assert len(await shared.accounted(bot, 1)) == 1
 
 
+async def test_an_id_that_is_used_again_after_its_result_has_expired_is_called_and_booked_again(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    async with Collector(shared, bot) as collector:
+        for count in (1, 2):
+            await collector.ask("daily-report")
+            await collector.have(count)
+            await shared.accounted(bot, count)
+            # What its time to live does.
+            await shared.mongo.requests.delete_one({"automation_id": bot})
+    assert [answer.replayed for answer in collector.answers] == [False, False]
+    assert len(await shared.journal(bot)) == 2
+    await shared.assert_books_equal_journal(bot)
+
+
 async def test_duplicates_that_arrive_together_call_the_provider_once(shared: World) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary", {"latency_ms": 500})

@@ -16,6 +16,7 @@ import structlog
 from contracts.messages import UsageRecorded
 from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session
 from workers.accounting.lifecycle import next_status, renewal
+from workers.accounting.placing import Placed, candidates, place
 from workers.accounting.totals import total_id, total_updates
 from workers.keys.status import CHANGE_FIELDS, change_status
 
@@ -43,11 +44,6 @@ def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
     }
 
 
-def is_ambiguous(row: Document) -> bool:
-    """Whether nobody knows how the attempt ended."""
-    return bool(row["outcome"] == "ambiguous")
-
-
 class Ledger:
     """Applies usage events to the books."""
 
@@ -64,15 +60,15 @@ class Ledger:
         while True:
             try:
                 now = await self._mongo.server_time()
-                rows = {row["_id"]: row for row in (row_of(event, now) for event in events)}
-                new = await self._mongo.transaction(partial(self._apply, rows, now))
+                rows = [row_of(event, now) for event in events]
+                placed = await self._mongo.transaction(partial(self._apply, rows, now))
                 break
             except PyMongoError as error:
                 log.warning("ledger_delayed", events=len(events), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
         with suppress(PyMongoError):  # the key's next event makes it good
-            await self._correct_pools([rows[identity] for identity in new], now)
-        return [ledger_id(event) in new for event in events]
+            await self._correct_pools(placed.added, now)
+        return placed.is_new
 
     async def renew_exhausted(self) -> int:
         """Bring back keys whose `exhausted` is over, on MongoDB's clock.
@@ -94,25 +90,18 @@ class Ledger:
             renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
         return renewed
 
-    async def _apply(self, rows: dict[str, Document], now: datetime, session: Session) -> set[str]:
-        found = self._mongo.usage.find({"_id": {"$in": list(rows)}}, session=session)
-        known = {row["_id"]: row async for row in found}
-        # A worker that was taken for dead may tell after all how its call ended.
-        told = {
-            identity for identity, row in known.items() if is_ambiguous(row) > is_ambiguous(rows[identity])
-        }
-        new = (rows.keys() - known.keys()) | told
-        if new:
-            added = [rows[identity] for identity in rows if identity in new]
-            replaced = [known[identity] for identity in told]
-            writes = [DeleteOne({"_id": identity}) for identity in told]
-            await self._mongo.usage.bulk_write(
-                [*writes, *(InsertOne(row) for row in added)], ordered=True, session=session
-            )
-            totals = total_updates(added, replaced)
+    async def _apply(self, rows: Sequence[Document], now: datetime, session: Session) -> Placed:
+        ids = [identity for row in rows for identity in candidates(row)]
+        found = self._mongo.usage.find({"_id": {"$in": ids}}, session=session)
+        placed = place(rows, {row["_id"]: row async for row in found})
+        if placed.added:
+            removals = [DeleteOne({"_id": row["_id"]}) for row in placed.replaced]
+            insertions = [InsertOne(row) for row in placed.added]
+            await self._mongo.usage.bulk_write([*removals, *insertions], session=session)
+            totals = total_updates(placed.added, placed.replaced)
             await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
-            await self._change_statuses(added, now, session)
-        return new
+            await self._change_statuses(placed.added, now, session)
+        return placed
 
     async def _change_statuses(self, rows: Sequence[Document], now: datetime, session: Session) -> None:
         by_key: dict[str, list[Document]] = defaultdict(list)

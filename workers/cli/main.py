@@ -10,7 +10,7 @@ except ImportError:
 from contracts.errors import KeywayError
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
-from workers.cli import alerts, automations, generate, keys, results, services, stack, usage
+from workers.cli import alerts, automations, dead, generate, keys, results, services, stack, usage
 from workers.cli.session import err
 
 app = typer.Typer(
@@ -30,9 +30,10 @@ app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(dead.app, name="dead")
 app.add_typer(results.app, name="results")
 app.command()(generate.generate)
-app.command()(usage.usage)
+app.add_typer(usage.app, name="usage")
 
 
 def main() -> None:

@@ -1,14 +1,22 @@
-"""`keyway usage`: the books of a day, by key, automation, user or model."""
+"""`keyway usage`: the books of a day, by key, automation, user or model; and whether they are right."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.progress import Progress
 
 from infra.mongo import Document
+from workers.accounting.rebuild import Difference, Rebuild
 from workers.accounting.totals import SUMMED
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run, usd
+
+app = typer.Typer(help="What a day used and cost.")
+
+Automation = Annotated[str | None, typer.Option(help="Only this automation's.")]
 
 
 class Dimension(StrEnum):
@@ -20,18 +28,25 @@ class Dimension(StrEnum):
     MODEL = "model"
 
 
+@app.callback(invoke_without_command=True)
 def usage(
+    context: typer.Context,
     by: Annotated[Dimension, typer.Option(help="What to tell usage apart by.")] = Dimension.KEY,
     day: Annotated[str | None, typer.Option(help="UTC day, YYYY-MM-DD; default: today.")] = None,
-    automation: Annotated[str | None, typer.Option(help="Only this automation's.")] = None,
+    automation: Automation = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a day used and cost."""
+    if (command := context.invoked_subcommand) is not None:
+        sources = [context.get_parameter_source(name) for name in context.params]
+        if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+            raise typer.BadParameter(f"options of {command} stand behind it: keyway usage {command} …")
+        return
     chosen = _day(day)
 
     async def work() -> list[Document]:
         async with platform() as p:
-            query: Document = {"dimension": by.value, "day": chosen}
+            query: Document = {"dimension": by.value, "day": chosen, "attempts": {"$ne": 0}}
             if automation is not None:
                 query["automation_id"] = automation
             found = p.mongo.usage_daily.find(query).sort([("automation_id", 1), ("label", 1)])
@@ -45,6 +60,68 @@ def usage(
         err.print(f'Nothing was used on {chosen}. Send a request: keyway generate AUTOMATION "hello"')
     else:
         print_usage(chosen, by, totals)
+
+
+@app.command()
+def rebuild(
+    day: Annotated[str | None, typer.Option(help="Only this UTC day, YYYY-MM-DD.")] = None,
+    automation: Automation = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; fail if a total differs.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every total with the ledger that it is the sum of, and put right what differs.
+
+    Accounting may run meanwhile. It may be stopped and repeated at any time.
+    """
+    chosen = None if day is None else _day(day)
+
+    async def work() -> tuple[int, list[Difference]]:
+        compared, differences = 0, list[Difference]()
+        async with platform() as p:
+            books = Rebuild(p.mongo, day=chosen, automation_id=automation)
+            with Progress(console=err) as progress:
+                days = await books.days()
+                for each in progress.track(days, description="Comparing days"):
+                    for automation_id in days[each]:
+                        count, found = await books.check(each, automation_id)
+                        compared += count
+                        differences += found
+                        if not dry_run:
+                            for difference in {d.total: d for d in found}.values():
+                                await books.mend(difference)
+        return compared, differences
+
+    compared, differences = run(work())
+    differing = len({difference.total for difference in differences})
+    if as_json:
+        repaired = 0 if dry_run else differing
+        print_json(
+            {"compared": compared, "differences": [asdict(d) for d in differences], "repaired": repaired}
+        )
+    elif not differences:
+        err.print(f"{compared} totals compared, none differs.")
+    else:
+        _print_differences(differences)
+        what = "differ" if dry_run else "differed, and are right now"
+        err.print(f"{compared} totals compared, {differing} {what}.")
+    if differences and dry_run:
+        raise typer.Exit(1)
+
+
+def _print_differences(differences: list[Difference]) -> None:
+    rows = [
+        [
+            *(escape(text) for text in (d.day, d.automation_id, d.dimension, d.subject)),
+            "(no total)" if d.found is None and d.field == "attempts" else d.field,
+            "-" if d.found is None else f"{d.found:,}",
+            "-" if d.expected is None else f"{d.expected:,}",
+        ]
+        for d in differences
+    ]
+    columns = ["day", "automation", "by", "of", "field", "is>", "should be>"]
+    print_table("Totals that differ from the ledger", columns, rows)
 
 
 def print_usage(day: str, by: Dimension, totals: list[Document]) -> None:

@@ -1,0 +1,271 @@
+"""`keyway dead`: dead letters are looked at, done again or dropped, and none is lost on the way."""
+
+import asyncio
+import json
+import secrets
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aio_pika import Message
+
+from contracts import names
+from tests.collector import BODY, Collector
+from tests.harness import World, eventually
+
+
+async def bury(
+    world: World,
+    bot: str,
+    request_id: str,
+    reason: str = "internal: by a test",
+    body: bytes = BODY,
+    **more: Any,
+) -> None:
+    """Put a dead letter of an automation into the queue, as a worker does."""
+    async with world.connection.channel() as channel:
+        dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        message = Message(
+            body, message_id=request_id, headers={names.REASON_HEADER: reason}, delivery_mode=2, **more
+        )
+        await dead.publish(message, bot)
+
+
+async def letters(world: World, bot: str, *arguments: str) -> list[dict[str, Any]]:
+    """What `keyway dead list` says of an automation's letters."""
+    status, stdout, stderr = await world.cli("dead", "list", "--automation", bot, "--json", *arguments)
+    assert status == 0, stderr
+    listed: list[dict[str, Any]] = json.loads(stdout)
+    return listed
+
+
+async def listed(world: World, bot: str, count: int) -> list[dict[str, Any]]:
+    """The automation's letters, once there are so many: what another reader held takes a moment."""
+    found: list[dict[str, Any]] = []
+
+    async def there() -> bool:
+        found[:] = await letters(world, bot)
+        return len(found) == count
+
+    await eventually(there, f"{count} dead letters of {bot}")
+    return found
+
+
+async def message_ids(world: World, queue_name: str) -> list[str | None]:
+    """Take all messages out of a queue; their ids, in order."""
+    found = []
+    async with world.connection.channel() as channel:
+        queue = await channel.get_queue(queue_name, ensure=False)
+        while (message := await queue.get(fail=False, no_ack=True)) is not None:
+            found.append(message.message_id)
+    return found
+
+
+async def waiting(world: World, queue_name: str) -> int:
+    async with world.connection.channel() as channel:
+        queue = await channel.declare_queue(queue_name, passive=True)
+        return queue.declaration_result.message_count or 0
+
+
+async def test_a_refused_request_is_listed_with_its_reason_and_stays(shared: World) -> None:
+    bot = await shared.add_automation()
+    async with Collector(shared, bot) as collector:
+        await collector.ask("bad-1", b'{"path": "/nowhere", "body": {}}', correlation_id="c-9")
+        assert (await collector.answer()).status == "failed"
+    (letter,) = await listed(shared, bot, 1)
+    assert letter["request_id"] == "bad-1"
+    assert letter["type"] == "generation.request.v1"
+    assert letter["reason"].startswith("invalid_request: path: Input should be")
+    assert await listed(shared, bot, 1) == [letter]
+    status, stdout, _ = await shared.cli("dead", "list", "--automation", bot, COLUMNS="200")
+    assert status == 0
+    assert letter["id"] in stdout
+    assert "bad-1" in stdout
+    status, stdout, _ = await shared.cli("dead", "show", letter["id"])
+    assert status == 0
+    assert "c-9" in stdout
+    assert '"path": "/nowhere"' in stdout
+
+
+async def test_filters_tell_letters_apart_and_the_oldest_come_first(shared: World) -> None:
+    bot = await shared.add_automation()
+    for number in range(4):
+        await bury(shared, bot, f"r-{number}", reason=f"internal: [bold]Case {number}")
+    assert [letter["request_id"] for letter in await listed(shared, bot, 4)] == ["r-0", "r-1", "r-2", "r-3"]
+    (third,) = await letters(shared, bot, "--reason", "case 3")
+    assert third["reason"] == "internal: [bold]Case 3"
+    (second,) = await letters(shared, bot, "--request-id", "r-2")
+    assert second["request_id"] == "r-2"
+    assert [letter["request_id"] for letter in await letters(shared, bot, "--limit", "2")] == ["r-0", "r-1"]
+    assert await letters(shared, bot, "--reason", "something else") == []
+    _, stdout, stderr = await shared.cli("dead", "list", "--automation", bot, "--reason", "something else")
+    assert stdout == ""
+    assert stderr == "No dead letter matches.\n"
+
+
+async def test_a_letter_says_all_it_has_whatever_its_body_is(shared: World) -> None:
+    bot = await shared.add_automation()
+    await bury(shared, bot, "json")
+    await bury(shared, bot, "text", body=b"not \x1b[31mJSON")
+    await bury(shared, bot, "bytes", body=b"\xff\x00")
+    await listed(shared, bot, 3)
+    status, stdout, _ = await shared.cli("dead", "show", "--automation", bot, "--json")
+    assert status == 0
+    of_json, of_text, of_bytes = json.loads(stdout)
+    assert of_json["body"] == json.loads(BODY)
+    assert of_json["headers"][names.REASON_HEADER] == "internal: by a test"
+    assert of_text["body_text"] == "not \x1b[31mJSON"
+    assert of_bytes["body_base64"] == "/wA="
+    _, stdout, stderr = await shared.cli("dead", "show", of_text["id"], of_bytes["id"])
+    assert "\x1b" not in stdout
+    assert "not UTF-8" in stderr
+
+
+async def test_a_request_that_failed_is_done_anew_and_not_answered_with_its_failure(shared: World) -> None:
+    bot = await shared.add_automation()
+    async with Collector(shared, bot) as collector:
+        await collector.ask("r-1")
+        first = await collector.answer()
+        assert first.error is not None
+        assert first.error.code == "no_keys"
+        over = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        body = json.dumps({**json.loads(BODY), "deadline": over}).encode()
+        await bury(shared, bot, "r-1", body=body, reply_to=collector.queue)
+        await bury(shared, bot, "other", reason="left alone")
+        (letter, _) = await listed(shared, bot, 2)
+        await shared.add_key(bot, "Primary")
+        status, _, stderr = await shared.cli("dead", "replay", letter["id"])
+        assert status == 0, stderr
+        assert "Replayed 1 dead letter." in stderr
+        answer = await collector.answer()
+    assert answer.status == "succeeded"
+    assert not answer.replayed
+    assert [left["request_id"] for left in await listed(shared, bot, 1)] == ["other"]
+
+
+async def test_a_request_that_the_journal_has_forgotten_is_booked_beside_its_first_calls(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    async with Collector(shared, bot) as collector:
+        await collector.ask("r-1")
+        assert (await collector.answer()).status == "succeeded"
+        await shared.accounted(bot, 1)
+        await shared.mongo.requests.delete_one({"_id": f"{bot}/r-1"})
+        await bury(shared, bot, "r-1", reply_to=collector.queue)
+        await listed(shared, bot, 1)
+        status, _, stderr = await shared.cli("dead", "replay", "--automation", bot)
+        assert status == 0, stderr
+        assert (await collector.answer()).status == "succeeded"
+    await shared.accounted(bot, 2)
+    await shared.assert_books_equal_journal(bot)
+
+
+async def test_an_event_goes_back_to_accounting(shared: World) -> None:
+    bot = await shared.add_automation()
+    body = b'{"request_id": "r-7", "event_id": 1}'
+    await bury(shared, f"usage.recorded.{bot}", "e-1", body=body, type=names.USAGE_RECORDED)
+    (letter,) = await listed(shared, bot, 1)
+    assert letter["request_id"] == "r-7"
+    status, _, stderr = await shared.cli("dead", "replay", letter["id"])
+    assert status == 0, stderr
+    refused_again: list[dict[str, Any]] = []
+
+    async def there() -> bool:
+        refused_again[:] = await letters(shared, bot, "--reason", "event_id: Input should be a valid string")
+        return len(refused_again) == 1
+
+    await eventually(there, "accounting's own refusal")
+    status, stdout, _ = await shared.cli("dead", "show", refused_again[0]["id"], "--json")
+    assert json.loads(stdout)[0]["headers"][names.REASON_HEADER].startswith("event_id:")
+
+
+async def test_what_no_queue_takes_is_kept_and_named(shared: World) -> None:
+    bot = f"gone-{secrets.token_hex(4)}"
+    await bury(shared, bot, "r-1")
+    (letter,) = await listed(shared, bot, 1)
+    status, _, stderr = await shared.cli("dead", "replay", "--automation", bot, COLUMNS="200")
+    assert status == 1
+    assert f"{letter['id']}: kept: no queue takes {bot} from requests" in stderr
+    assert "Replayed 0 dead letters." in stderr
+    assert await listed(shared, bot, 1) == [letter]
+
+
+async def test_a_replay_that_is_killed_loses_nothing(world: World) -> None:
+    bot = await world.add_automation()
+    lane = names.lane_queue(bot)
+    buried = [f"r-{number:05}" for number in range(3000)]
+    async with world.connection.channel() as channel:
+        dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        headers = {names.REASON_HEADER: "internal: by a test"}
+        await asyncio.gather(
+            *(
+                dead.publish(Message(BODY, message_id=name, headers=dict(headers), delivery_mode=2), bot)
+                for name in buried
+            )
+        )
+    arguments = (sys.executable, "-m", "workers.cli.main", "dead", "replay", "--automation", bot)
+    process = await asyncio.create_subprocess_exec(*arguments, env=world.environment, cwd=world.folder)
+
+    async def has_begun() -> bool:
+        return await waiting(world, lane) > 0
+
+    await eventually(has_begun, "the first replayed request", every_s=0.005)
+    process.kill()
+    assert await process.wait() == -9
+
+    async def is_handed_back() -> bool:
+        return await waiting(world, names.DEAD_QUEUE) + await waiting(world, lane) >= len(buried)
+
+    await eventually(is_handed_back, "all letters in one of the two queues")
+    left, begun = await waiting(world, names.DEAD_QUEUE), await waiting(world, lane)
+    assert 0 < left < len(buried)
+    oldest = [letter["request_id"] for letter in await letters(world, bot, "--limit", "3000")]
+    assert oldest == sorted(oldest)
+    assert len(oldest) == left
+    status, _, stderr = await world.cli("dead", "replay", "--all")
+    assert status == 0, stderr
+    assert await message_ids(world, names.DEAD_QUEUE) == []
+    replayed = await message_ids(world, lane)
+    assert len(replayed) == begun + left
+    assert set(replayed) == set(buried)
+
+
+async def test_reading_a_long_queue_leaves_it_in_order(world: World) -> None:
+    for number in range(130):
+        await bury(world, "bot", f"r-{number:03}")
+    for _ in range(2):
+        found = await letters(world, "bot", "--limit", "1000")
+        assert [letter["request_id"] for letter in found] == [f"r-{number:03}" for number in range(130)]
+
+
+async def test_dropping_takes_what_is_meant_and_nothing_else(shared: World) -> None:
+    bot = await shared.add_automation()
+    for number in range(3):
+        await bury(shared, bot, f"r-{number}", reason=f"case {number % 2}")
+    await listed(shared, bot, 3)
+    status, _, stderr = await shared.cli("dead", "drop", "--automation", bot, "--reason", "case 0")
+    assert status == 2
+    assert "say --yes" in stderr
+    await listed(shared, bot, 3)
+    status, _, stderr = await shared.cli("dead", "drop", "--automation", bot, "--reason", "case 0", "--yes")
+    assert status == 0
+    assert "Dropped 2 dead letters." in stderr
+    assert [letter["request_id"] for letter in await listed(shared, bot, 1)] == ["r-1"]
+
+
+async def test_what_is_asked_wrongly_gets_one_line(shared: World) -> None:
+    status, _, stderr = await shared.cli("dead", "replay")
+    assert status == 2
+    assert "say which" in stderr
+    status, _, stderr = await shared.cli("dead", "show", "nonsense", COLUMNS="200")
+    assert status == 2
+    assert "12 hexadecimal digits" in stderr
+    status, _, stderr = await shared.cli("dead", "show", "0123456789ab")
+    assert (status, stderr) == (1, "error: no such dead letter: 0123456789ab\n")
+    nowhere = {"KEYWAY_AMQP_URL": "amqp://guest:guest@127.0.0.1:1/test"}
+    status, stdout, stderr = await shared.cli("dead", "list", "--json", **nowhere)
+    assert (status, stdout) == (1, "")
+    assert stderr.startswith("error: KEYWAY_AMQP_URL: no connection to RabbitMQ")
+    assert len(stderr.splitlines()) == 1

@@ -1,0 +1,299 @@
+"""`keyway dead`: what could not be done and lies in the queue `dead`, to look at, do again or throw away."""
+
+import base64
+import json
+import logging
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import from_json
+from rich.markup import escape
+from rich.progress import Progress
+
+from contracts import names
+from infra.dead_letter_queue import DeadLetterQueue, Letter, Step, dead_letter_queue
+from infra.errors import NotFoundError
+from workers.cli.key_facts import moment
+from workers.cli.session import JsonOption, err, load_settings, out, platform, print_json, print_table, run
+
+app = typer.Typer(help="Dead letters: what could not be done, and why.", no_args_is_help=True)
+
+ID_PATTERN = re.compile(r"[0-9a-f]{12}")
+#: What a message says beside its headers and its body.
+PROPERTIES = ("message_id", "correlation_id", "reply_to", "content_type", "content_encoding", "user_id")
+#: A letter has its body under one of these: as JSON, as text, or neither.
+BODY_FIELDS = ("body", "body_text", "body_base64")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="From `keyway dead list`.")]
+Automation = Annotated[str | None, typer.Option(help="Only this automation's.")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this text in their reason.")]
+RequestId = Annotated[str | None, typer.Option(help="Only those of this request.")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which letters are meant; what is None or empty narrows nothing."""
+
+    ids: frozenset[str] = frozenset()
+    automation_id: str | None = None
+    reason: str | None = None
+    request_id: str | None = None
+
+    def __call__(self, letter: Letter) -> bool:
+        """Whether a letter is meant; of the reason a part is enough, in whatever case."""
+        return (
+            (not self.ids or letter.id in self.ids)
+            and self.automation_id in {None, letter.automation_id}
+            and (self.reason is None or self.reason.casefold() in letter.reason.casefold())
+            and self.request_id in {None, letter.request_id}
+        )
+
+
+@app.callback()
+def quieten() -> None:
+    """Leave it to one line to say what failed, without the driver's own."""
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+
+@app.command("list")
+def list_(
+    automation: Automation = None,
+    reason: Reason = None,
+    request_id: RequestId = None,
+    limit: Annotated[int, typer.Option(min=1, help="The oldest so many.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters, the oldest first; they stay where they are."""
+    wanted = Wanted(frozenset(), automation, reason, request_id)
+
+    async def work() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        async with dead_letter_queue(load_settings()) as queue:
+            async for step in queue.find(wanted):
+                rows += [summary(letter) for letter in step.done[: limit - len(rows)]]
+                if len(rows) == limit:
+                    break
+        return rows
+
+    rows = run(work())
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        err.print("No dead letters." if wanted == Wanted() else "No dead letter matches.")
+    else:
+        columns = ["id", "when (UTC)", "automation", "type", "request id", "reason"]
+        print_table("Dead letters", columns, [_row(row) for row in rows])
+        if len(rows) == limit:
+            err.print(f"There may be more than these {limit}; --limit shows more, filters show fewer.")
+
+
+@app.command()
+def show(
+    ids: Ids = None,
+    automation: Automation = None,
+    reason: Reason = None,
+    request_id: RequestId = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show dead letters with all that they say: properties, headers and body."""
+    wanted = _wanted(ids, automation, reason, request_id)
+
+    async def work() -> list[dict[str, Any]]:
+        async with dead_letter_queue(load_settings()) as queue:
+            return [everything_of(letter) async for step in queue.find(wanted) for letter in step.done]
+
+    found = run(work())
+    if as_json:
+        print_json(found)
+    else:
+        for fields in found:
+            _print_letter(fields)
+    _finish(wanted, {fields["id"] for fields in found})
+
+
+@app.command()
+def replay(
+    ids: Ids = None,
+    automation: Automation = None,
+    reason: Reason = None,
+    request_id: RequestId = None,
+    everything: All = False,
+) -> None:
+    """Publish dead letters again, to where they came from.
+
+    Each leaves the queue when its message is confirmed there: nothing is
+    lost however this ends, and it may be repeated at any time.
+    A request that failed is done anew. A `deadline` of its own that is
+    over is taken out; the automation's holds. What no queue takes stays.
+    """
+    wanted = _wanted(ids, automation, reason, request_id, everything=everything)
+
+    async def work() -> Outcome:
+        async with platform() as p, dead_letter_queue(p.settings) as queue:
+            return await _follow("Replaying dead letters", queue, queue.replay(wanted, p.mongo))
+
+    outcome = run(work())
+    err.print(f"Replayed {_letters(outcome.done)}.")
+    _finish(wanted, outcome.ids)
+    if outcome.kept:
+        raise typer.Exit(1)
+
+
+@app.command()
+def drop(
+    ids: Ids = None,
+    automation: Automation = None,
+    reason: Reason = None,
+    request_id: RequestId = None,
+    everything: All = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete dead letters for good; it says how many and asks before it does."""
+    wanted = _wanted(ids, automation, reason, request_id, everything=everything)
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on; say --yes")
+
+    async def count() -> int:
+        async with dead_letter_queue(load_settings()) as queue:
+            return sum([len(step.done) async for step in queue.find(wanted)])
+
+    async def work(most: int) -> Outcome:
+        async with dead_letter_queue(load_settings()) as queue:
+            return await _follow("Dropping dead letters", queue, queue.drop(wanted, most))
+
+    most = sys.maxsize
+    if not yes:  # and then no more than were counted: letters may come meanwhile
+        most = run(count())
+        if most:
+            typer.confirm(f"Drop {_letters(most)} for good?", abort=True, err=True)
+    outcome = run(work(most))
+    err.print(f"Dropped {_letters(outcome.done)}.")
+    _finish(wanted, outcome.ids)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How many letters a command took out, how many it had to leave, and which they were."""
+
+    done: int = 0
+    kept: int = 0
+    ids: set[str] = field(default_factory=set)
+
+
+async def _follow(description: str, queue: DeadLetterQueue, steps: AsyncIterator[Step]) -> Outcome:
+    """Show the progress of going through the queue, and each letter that has to stay."""
+    outcome = Outcome()
+    with Progress(console=err) as progress:
+        task = progress.add_task(description, total=queue.count)
+        async for step in steps:
+            outcome.done += len(step.done)
+            outcome.kept += len(step.kept)
+            outcome.ids |= {letter.id for letter in (*step.done, *(letter for letter, _ in step.kept))}
+            for letter, why in step.kept:
+                progress.console.print(f"{letter.id}: kept: {printable(why)}", highlight=False, markup=False)
+            progress.update(task, completed=step.seen)
+    return outcome
+
+
+def _wanted(
+    ids: list[str] | None,
+    automation: str | None,
+    reason: str | None,
+    request_id: str | None,
+    *,
+    everything: bool = False,
+) -> Wanted:
+    for given in ids or ():
+        if ID_PATTERN.fullmatch(given) is None:
+            raise typer.BadParameter(f"{given!r} is no dead letter's id; expected 12 hexadecimal digits")
+    wanted = Wanted(frozenset(ids or ()), automation, reason, request_id)
+    if wanted == Wanted() and not everything:
+        raise typer.BadParameter("say which: by ids, --automation, --reason or --request-id")
+    return wanted
+
+
+def _finish(wanted: Wanted, found: set[str]) -> None:
+    """Say which ids are not there, and fail for it."""
+    if missing := sorted(wanted.ids - found):
+        raise NotFoundError(f"no such dead letter: {', '.join(missing)}")
+
+
+def summary(letter: Letter) -> dict[str, Any]:
+    """What a list says of a letter."""
+    return {
+        "id": letter.id,
+        "died_at": letter.died_at,
+        "published_at": letter.message.timestamp,
+        "automation_id": letter.automation_id,
+        "type": letter.message.type or (names.GENERATION_REQUEST if letter.is_request else ""),
+        "request_id": letter.request_id,
+        "reason": letter.reason,
+    }
+
+
+def everything_of(letter: Letter) -> dict[str, Any]:
+    """All that a letter says; a body that is neither JSON nor text is in base64."""
+    message = letter.message
+    fields = {
+        **summary(letter),
+        "routing_key": letter.routing_key,
+        **{name: getattr(message, name) for name in PROPERTIES},
+        "headers": plain(message.headers or {}),
+    }
+    with suppress(ValueError):
+        return fields | {"body": from_json(message.body, allow_inf_nan=False)}
+    try:
+        return fields | {"body_text": message.body.decode()}
+    except UnicodeDecodeError:
+        return fields | {"body_base64": base64.b64encode(message.body).decode()}
+
+
+def plain(value: Any) -> Any:
+    """A header's value as JSON has it."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bytes | bytearray):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str | int | float | datetime | None) else str(value)
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal: automations choose what stands in a message."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _row(fields: dict[str, Any]) -> list[str]:
+    at = fields["died_at"] or fields["published_at"]
+    named = [fields[name] for name in ("automation_id", "type", "request_id", "reason")]
+    return [fields["id"], moment(at) if at else "-", *(escape(printable(text)) for text in named)]
+
+
+def _print_letter(fields: dict[str, Any]) -> None:
+    facts = {**fields, **{f"header {name}": value for name, value in fields["headers"].items()}}
+    kept = {name: value for name, value in facts.items() if value not in (None, "")}
+    rows = [[escape(printable(n)), _cell(v)] for n, v in kept.items() if n not in {"headers", *BODY_FIELDS}]
+    print_table("Dead letter", ["", ""], rows)
+    if "body_base64" in fields:
+        err.print("The body is not UTF-8; in base64:")
+    body = next(fields[name] for name in BODY_FIELDS if name in fields)
+    text = json.dumps(body, indent=2, ensure_ascii=False) if "body" in fields else body
+    out.print(f"{printable(text)}\n", markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return moment(value)
+    return escape(printable(value if isinstance(value, str) else json.dumps(value, default=str)))
+
+
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"
