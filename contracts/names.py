@@ -35,6 +35,8 @@ KEY_LEASE = "key.lease.v1"
 
 #: Header of a dead letter that says why it is one; the broker's own reasons are in `x-death`.
 REASON_HEADER = "x-keyway-reason"
+#: When a worker put a dead letter there.
+DIED_AT_HEADER = "x-keyway-died-at"
 DEATH_HEADER = "x-death"
 #: How often RabbitMQ has delivered a message of a quorum queue before.
 DELIVERY_COUNT_HEADER = "x-delivery-count"

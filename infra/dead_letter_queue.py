@@ -48,7 +48,13 @@ REOPENED_TTL = timedelta(hours=26)
 #: An entry of the journal that is for the next worker to take over, as after a clean stop.
 UNCLAIMED = {"status": "running", "owner": None, "crashes": 0, "call": None}
 #: What says how a message died; it has no place in its next life.
-DEATH_HEADERS = (names.DEATH_HEADER, names.REASON_HEADER, names.DELIVERY_COUNT_HEADER, "x-acquired-count")
+DEATH_HEADERS = (
+    names.DEATH_HEADER,
+    names.REASON_HEADER,
+    names.DIED_AT_HEADER,
+    names.DELIVERY_COUNT_HEADER,
+    "x-acquired-count",
+)
 DEATH_PREFIXES = ("x-first-death-", "x-last-death-")
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
@@ -74,8 +80,8 @@ class Letter:
 
     @property
     def died_at(self) -> datetime | None:
-        """When the broker put it here; None for what a worker put here."""
-        at = self._death.get("time")
+        """When a worker or the broker put it here, if they say."""
+        at = (self.message.headers or {}).get(names.DIED_AT_HEADER, self._death.get("time"))
         return at if isinstance(at, datetime) else None
 
     @property

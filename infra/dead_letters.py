@@ -1,5 +1,7 @@
 """Dead letters that say why: a copy of a message with its reason in a header."""
 
+from datetime import UTC, datetime
+
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
@@ -8,7 +10,11 @@ from contracts import names
 
 def dead_letter(original: AbstractIncomingMessage, reason: str) -> Message:
     """The copy to publish to the exchange `dead` before the original is acknowledged."""
-    headers: HeadersType = {**(original.headers or {}), names.REASON_HEADER: reason}
+    headers: HeadersType = {
+        **(original.headers or {}),
+        names.REASON_HEADER: reason,
+        names.DIED_AT_HEADER: datetime.now(UTC),
+    }
     return Message(
         original.body,
         headers=headers,
