@@ -63,6 +63,8 @@ class Work:
     call: Call | None = None
     calling: bool = False
     events: list[bytes] = field(default_factory=list)
+    #: The usage event of the answer, until that is recorded.
+    answered: tuple[bytes, asyncio.Future[None]] | None = None
     accounted: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -170,8 +172,9 @@ class RequestHandler:
                 self._account_unknown(work, claim.unknown)
             await self._answer(work)
         except BaseException:
-            begun = bool(work.progress.attempts) or work.calling
-            await self._journal.abandon(claim, begun=begun, calling=work.calling)
+            unknown = work.calling or work.answered is not None
+            begun = bool(work.progress.attempts) or unknown
+            await self._journal.abandon(claim, begun=begun, calling=unknown)
             raise
 
     async def _claim(self, request: Request, call: Call | None) -> Claim | Done:
@@ -196,7 +199,9 @@ class RequestHandler:
             status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        if await self._record(Record(work.claim, status, self._kept(envelope, result), work.events)):
+        is_mine = await self._record(Record(work.claim, status, self._kept(envelope, result), work.events))
+        self._account_answer(work)
+        if is_mine:
             await self._publisher.reply(envelope, result, FIRST)
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
@@ -279,12 +284,24 @@ class RequestHandler:
         self._account(work, attempt, settled)
 
     def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
-        """Publish an attempt's usage as it ends, so that a dead key is seen before the request ends."""
+        """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
+
+        An answer's waits for its record: once it is booked as what it was, nobody calls again.
+        """
         request = work.request
         work.calling = False
         event = usage_event(request.envelope, request.path, request.user_id, attempt)
         work.events.append(event)
+        if attempt.outcome is Outcome.OK:
+            work.answered = event, settled
+            return
         work.accounted.append(asyncio.create_task(self._publish_usage(request, event, settled)))
+
+    def _account_answer(self, work: Work) -> None:
+        if work.answered is not None:
+            event, settled = work.answered
+            work.answered = None
+            work.accounted.append(asyncio.create_task(self._publish_usage(work.request, event, settled)))
 
     async def _publish_usage(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
         # After the settlement, since accounting raises the pool's count of the day to the ledger's.
