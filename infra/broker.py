@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import structlog
-from aio_pika import ExchangeType
+from aio_pika import ExchangeType, connect_robust
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from yarl import URL
 
 from contracts import names
+from infra.amqp_timestamps import be_lenient
 from infra.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -58,10 +59,9 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     Raises:
         BrokerError: the user, password or vhost is refused.
     """
-    url = URL(settings.amqp_url.get_secret_value())
-    name = f"keyway {service} {settings.worker_id}"
+    be_lenient()
     broker = RabbitBroker(
-        url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query}),
+        _named(settings, service),
         timeout=CONNECT_TIMEOUT_S,
         reconnect_interval=RECONNECT_INTERVAL_S,
         graceful_timeout=settings.grace_s,
@@ -86,6 +86,22 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
     return broker, connection
+
+
+async def connect_apart(settings: "Settings", service: str) -> "AbstractRobustConnection":
+    """A second connection, for what may cost the connection that it is sent on; RabbitMQ is there.
+
+    Raises:
+        AMQPError: RabbitMQ refuses, or is away.
+    """
+    url = _named(settings, service)
+    return await connect_robust(url, timeout=CONNECT_TIMEOUT_S, reconnect_interval=RECONNECT_INTERVAL_S)
+
+
+def _named(settings: "Settings", service: str) -> URL:
+    url = URL(settings.amqp_url.get_secret_value())
+    name = f"keyway {service} {settings.worker_id}"
+    return url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query})
 
 
 def _undecoded(message: RabbitMessage) -> RabbitMessage:

@@ -16,6 +16,16 @@ URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
 BACKING = pytest.StashKey[ExitStack]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let one choose how much `tests/chaos` harms."""
+    parser.addoption(
+        "--chaos",
+        choices=("quick", "long"),
+        default=os.environ.get("KEYWAY_CHAOS", "quick"),
+        help="how long the scenarios of tests/chaos are: quick, or long with all of their figures",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Where tests run in several processes (`-n`), start the services once, before those processes."""

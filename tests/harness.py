@@ -279,9 +279,11 @@ async def start_simulator(folder: Path, session: aiohttp.ClientSession) -> Async
         "--port-file",
         str(port_file),
     )
-    await service.wait_for("listening on")
-    yield Simulator(service, f"http://127.0.0.1:{port_file.read_text().strip()}", session)
-    await service.stop()
+    try:
+        await service.wait_for("listening on")
+        yield Simulator(service, f"http://127.0.0.1:{port_file.read_text().strip()}", session)
+    finally:
+        await service.stop()
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from faststream.rabbit import (
 
 from contracts import names
 from infra.broker import connect as connect_broker
-from infra.broker import declare_topology
+from infra.broker import connect_apart, declare_topology
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import cost
@@ -69,7 +69,9 @@ async def run(settings: Settings) -> None:
         pool = KeyPool(mongo, settings.worker_id)
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
         attempts = Attempts(pool, upstream, vault, settings.max_in_flight)
-        publisher = await Publisher.open(connection)
+        apart = await connect_apart(settings, "replies")
+        stack.push_async_callback(apart.close)
+        publisher = await Publisher.open(connection, apart)
         handler = RequestHandler(settings, journal, attempts, publisher, pool.now)
         lanes = Lanes(settings, mongo, connection, handler.handle, pool.calls_that_fit)
         prober = Prober(mongo, vault)

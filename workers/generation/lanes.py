@@ -32,6 +32,8 @@ log = structlog.get_logger()
 RELOAD_S = 25.0
 #: Seconds until the next try where a lane could not be opened.
 RETRY_S = 2.0
+#: How long RabbitMQ may take to start or stop a consumer; while it is away, it is asked later, in seconds.
+CHANGE_TIMEOUT_S = 5.0
 #: A paused lane is looked at again after so long, in case an event was missed, in seconds.
 LONGEST_PAUSE_S = 25.0
 #: Requests that a worker takes at a time from a lane at first, and after a pause. Few, since what waits in
@@ -207,18 +209,20 @@ class Lanes:
         }
 
     async def _consume(self, lane: _Lane) -> None:
-        channel = await self._channel(lane.prefetch)
-        # Not known to the channel, so that the channel does not restore it: `_on_reopened` has it made again.
-        queue = await channel.get_queue(names.lane_queue(lane.automation.id), ensure=False)
-        lane.consumer_tag = await queue.consume(partial(self._on_delivery, lane.automation.id))
-        lane.queue = queue
+        async with asyncio.timeout(CHANGE_TIMEOUT_S):
+            channel = await self._channel(lane.prefetch)
+            # Not known to the channel, so that it does not restore it: `_on_reopened` has it made again.
+            queue = await channel.get_queue(names.lane_queue(lane.automation.id), ensure=False)
+            lane.consumer_tag = await queue.consume(partial(self._on_delivery, lane.automation.id))
+            lane.queue = queue
 
     async def _cancel(self, lane: _Lane) -> None:
         queue, tag = lane.queue, lane.consumer_tag
         lane.queue = lane.consumer_tag = None
         if queue is not None and tag is not None:
             with suppress(*CHANNEL_GONE):  # and the consumer with it
-                await queue.cancel(tag)
+                async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                    await queue.cancel(tag)
 
     async def _close(self, automation_id: str) -> None:
         lane = self._lanes.pop(automation_id)

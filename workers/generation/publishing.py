@@ -21,31 +21,47 @@ CONFIRM_TIMEOUT_S = 30.0
 RETRY_S = 0.5
 #: How long a reply is tried that the broker does not confirm, in seconds.
 REPLY_TIMEOUT_S = 60.0
+#: The same of a direct reply: who waits for one is gone with a connection that is away for longer.
+DIRECT_REPLY_TIMEOUT_S = 5.0
+#: Seconds between attempts to reply.
+REPLY_RETRY_S = 1.5
 #: Whether a message that fails so has arrived, nobody knows.
 UNCONFIRMED = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 JSON = "application/json"
 
 
 class Publisher:
-    """Replies, events and dead letters, each on a channel of its own, with confirms."""
+    """Replies, events and dead letters, each on a channel of its own, with confirms.
 
-    def __init__(self, replies: AbstractExchange, events: AbstractExchange, dead: AbstractExchange) -> None:
+    Direct replies have a connection of their own: an address that somebody made up may cost it.
+    """
+
+    def __init__(
+        self,
+        replies: AbstractExchange,
+        direct: AbstractExchange,
+        events: AbstractExchange,
+        dead: AbstractExchange,
+    ) -> None:
         """Take the exchanges; make one with `open`."""
         self._replies = replies
+        self._direct = direct
         self._events = events
         self._dead = dead
 
     @classmethod
-    async def open(cls, connection: AbstractRobustConnection) -> "Publisher":
-        """Open the channels.
+    async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Publisher":
+        """Open the channels, that of direct replies on the connection `apart`.
 
         A channel each, since aiormq tells returned messages apart by message id within a channel.
         """
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        direct = await apart.channel(publisher_confirms=True)
         events = await connection.channel(publisher_confirms=True, on_return_raises=True)
         dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
         return cls(
             replies.default_exchange,
+            direct.default_exchange,
             await events.get_exchange(names.EVENTS_EXCHANGE, ensure=False),
             await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False),
         )
@@ -63,9 +79,9 @@ class Publisher:
         """
         if envelope.reply_to is None:
             return
-        # RabbitMQ takes a direct reply-to for "not routed" whenever a message is mandatory.
-        mandatory = not envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
-        give_up_at = time.monotonic() + REPLY_TIMEOUT_S
+        direct = envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
+        exchange = self._direct if direct else self._replies
+        give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S)
         while True:
             message = Message(
                 result + end,
@@ -76,14 +92,15 @@ class Publisher:
                 delivery_mode=DeliveryMode.PERSISTENT,
             )
             try:
-                await _publish(self._replies, message, envelope.reply_to, mandatory=mandatory)
+                # RabbitMQ takes a direct reply-to for "not routed" whenever a message is mandatory.
+                await _publish(exchange, message, envelope.reply_to, mandatory=not direct)
             except DeliveryError:
                 log.info("reply_undeliverable", request_id=envelope.request_id, reply_to=envelope.reply_to)
             except UNCONFIRMED as error:
                 log.warning("reply_delayed", request_id=envelope.request_id, error=type(error).__name__)
                 if time.monotonic() < give_up_at:
                     end = REPEATED  # the first may have arrived all the same
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(REPLY_RETRY_S)
                     continue
                 log.warning("reply_given_up", request_id=envelope.request_id)
             return

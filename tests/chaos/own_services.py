@@ -1,0 +1,57 @@
+"""A RabbitMQ or a MongoDB of one test's own, to be killed; the other one is everybody's."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from infra.local.mongod import Mongod
+from infra.local.ports import choose_ports
+from infra.local.rabbitmq import RabbitMQ, RabbitPorts
+
+RABBITMQ_PORTS = dict.fromkeys(("amqp", "management", "prometheus", "distribution", "epmd"))
+
+
+@asynccontextmanager
+async def own_rabbitmq(folder: Path) -> AsyncIterator[RabbitMQ]:
+    rabbitmq = RabbitMQ(folder / "rabbitmq", RabbitPorts(**choose_ports(RABBITMQ_PORTS, {})))
+    try:
+        await rabbitmq.start()
+        await rabbitmq.wait_ready()
+        yield rabbitmq
+    finally:
+        await rabbitmq.stop()
+
+
+@asynccontextmanager
+async def own_mongod(folder: Path) -> AsyncIterator[Mongod]:
+    mongod = Mongod(folder / "mongod", choose_ports({"mongod": None}, {})["mongod"])
+    try:
+        await mongod.start()
+        await mongod.wait_ready()
+        yield mongod
+    finally:
+        await mongod.stop()
+
+
+def addresses_of(rabbitmq: RabbitMQ) -> dict[str, str]:
+    """The settings that name it."""
+    return {
+        "KEYWAY_AMQP_URL": rabbitmq.amqp_url.get_secret_value(),
+        "KEYWAY_AMQP_ADMIN_URL": rabbitmq.amqp_admin_url.get_secret_value(),
+    }
+
+
+async def kill_and_restart(service: RabbitMQ | Mongod, *, away_s: float) -> float:
+    """End it without warning, and start it again on what it had on disk after so long.
+
+    Returns:
+        When it was back (monotonic).
+    """
+    service.kill()
+    await service.wait()
+    await asyncio.sleep(away_s)
+    await service.start()
+    await service.wait_ready()
+    return time.monotonic()

@@ -1,0 +1,105 @@
+"""A RabbitMQ cluster of three nodes on this machine, one of which can be killed."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from infra.local.epmd import Epmd
+from infra.local.ports import choose_ports
+from infra.local.private_files import write_private
+from infra.local.rabbitmq import RabbitMQ, RabbitPorts, find_rabbitmq_server
+from tests.chaos.own_services import RABBITMQ_PORTS
+
+NODES = 3
+#: What one command at a node may take, in seconds.
+COMMAND_S = 60.0
+
+
+class Cluster:
+    """Its nodes; they share a port mapper and a cookie."""
+
+    def __init__(self, folder: Path) -> None:
+        epmd_port = choose_ports({"epmd": None}, {})["epmd"]
+        mark, cookie = secrets.token_hex(4), secrets.token_hex(20)
+        self.epmd = Epmd(epmd_port, folder / "epmd")
+        self.nodes = []
+        # All at once, so that no two nodes are given the same.
+        names = [name for name in RABBITMQ_PORTS if name != "epmd"]
+        ports = choose_ports(dict.fromkeys(f"{name}-{n}" for n in range(NODES) for name in names), {})
+        password = secrets.token_urlsafe(24)
+        for number in range(NODES):
+            directory = folder / f"node-{number}"
+            directory.mkdir(mode=0o700)
+            # A node that joins has the users of the first.
+            write_private(directory / "password", password)
+            own = {name: ports[f"{name}-{number}"] for name in names}
+            self.nodes.append(
+                RabbitMQ(
+                    directory,
+                    RabbitPorts(**own, epmd=epmd_port),
+                    node_name=f"keyway-{mark}-{number}@localhost",
+                    cookie=cookie,
+                    epmd=self.epmd,
+                )
+            )
+
+    async def start(self) -> None:
+        await self.epmd.start()
+        for node in self.nodes:
+            await node.start()
+        await asyncio.gather(*(node.wait_ready() for node in self.nodes))
+        first, *others = self.nodes
+        for node in others:
+            await self._control(node, "stop_app")
+            await self._control(node, "join_cluster", first.node_name)
+            await self._control(node, "start_app")
+        await asyncio.gather(*(node.wait_ready() for node in self.nodes))
+
+    async def let_lead(self, node: RabbitMQ, vhost: str) -> None:
+        """Make one node the leader of every quorum queue of a vhost."""
+        await self._control(
+            node,
+            "eval",
+            f"[ra:transfer_leadership(Leader, {{element(1, Leader), '{node.node_name}'}}) || "
+            f'Queue <- rabbit_amqqueue:list(<<"{vhost}">>), '
+            "amqqueue:get_type(Queue) =:= rabbit_quorum_queue, Leader <- [amqqueue:get_pid(Queue)]].",
+        )
+
+    async def stop(self) -> None:
+        for node in self.nodes:
+            node.kill()
+        await asyncio.gather(*(node.stop() for node in self.nodes))
+        await self.epmd.stop()
+
+    async def _control(self, node: RabbitMQ, *command: str) -> None:
+        server = find_rabbitmq_server()
+        assert server is not None
+        process = await asyncio.create_subprocess_exec(
+            str(server.with_name("rabbitmqctl")),
+            *("--node", node.node_name, *command),
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(node.directory),
+                "LANG": "C.UTF-8",
+                "ERL_EPMD_PORT": str(self.epmd.port),
+                "RABBITMQ_CONF_ENV_FILE": str(node.directory / "rabbitmq-env.conf"),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(COMMAND_S):
+            output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+
+
+@asynccontextmanager
+async def rabbitmq_cluster(folder: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(folder)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()

@@ -1,0 +1,23 @@
+"""What a scenario tells of its run, so that docs/reliability.md can be filled from it."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tells figures as a line of JSON on the terminal, and in the file that `KEYWAY_CHAOS_REPORT` names."""
+
+    scenario: str
+    form: str
+
+    def tell(self, **figures: Any) -> None:
+        line = json.dumps({"scenario": self.scenario, "form": self.form, **figures})
+        sys.stdout.write(f"\n{line}\n")
+        if path := os.environ.get("KEYWAY_CHAOS_REPORT"):
+            with Path(path).open("a") as file:
+                file.write(f"{line}\n")

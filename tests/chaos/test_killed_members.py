@@ -1,0 +1,84 @@
+"""A member of a cluster is killed under load: the others carry on by themselves, and nothing is lost."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from infra.management import vhost_of
+from tests.chaos.fleet import Fleet
+from tests.chaos.own_services import addresses_of
+from tests.chaos.rabbitmq_cluster import NODES, rabbitmq_cluster
+from tests.chaos.replica_set import replica_set
+from tests.chaos.report import Report
+from tests.chaos.test_killed_services import LOAD_S, PER_SECOND, RECOVERY_S
+from tests.chaos.traffic import LATENCY, Traffic
+from tests.harness import World, eventually, new_world
+
+
+async def test_nothing_is_lost_though_the_primary_of_a_replica_set_is_killed(
+    backing: dict[str, str], tmp_path: Path, report: Report
+) -> None:
+    async with (
+        replica_set(tmp_path) as members,
+        new_world({**backing, "KEYWAY_MONGO_URL": members.url}, tmp_path) as world,
+    ):
+
+        async def kill() -> float:
+            primary = await members.primary()
+            primary.kill()
+            await primary.wait()
+            await members.primary()
+            return time.monotonic()
+
+        await survive_loss(world, report, kill)
+
+
+async def test_nothing_is_lost_though_the_node_that_leads_the_queues_is_killed(
+    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+) -> None:
+    if not is_long:
+        pytest.skip("three nodes of RabbitMQ are long in starting: with --chaos long")
+    async with rabbitmq_cluster(tmp_path) as cluster:
+        survivor, *_, doomed = cluster.nodes
+        async with new_world({**backing, **addresses_of(survivor)}, tmp_path) as world:
+
+            async def all_are_led_by_the_doomed() -> bool:
+                queues = [queue for queue in await world.admin.queues() if queue["type"] == "quorum"]
+                assert all(len(queue["members"]) == NODES for queue in queues)
+                return {queue["leader"] for queue in queues} == {doomed.node_name}
+
+            async def kill() -> float:
+                await cluster.let_lead(doomed, vhost_of(world.settings))
+                await eventually(all_are_led_by_the_doomed, "every queue led by one node")
+                doomed.kill()
+                await doomed.wait()
+                return time.monotonic()
+
+            await survive_loss(world, report, kill)
+            await doomed.start()
+            await doomed.wait_ready()
+
+
+async def survive_loss(world: World, report: Report, kill: Callable[[], Awaitable[float]]) -> None:
+    """Kill once under load; `kill` returns when the others were ready to carry on."""
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary", LATENCY)
+    await world.start_accounting()
+    fleet = Fleet(world, wait_for_silence=True)
+    await fleet.start(2)
+    async with Traffic(world, bot) as traffic:
+        load = asyncio.create_task(traffic.keep_asking(PER_SECOND))
+        await asyncio.sleep(LOAD_S)
+        began = time.monotonic()
+        ready = await kill()
+        recovery_s = await traffic.recovery_s(ready, within_s=60)
+        await asyncio.sleep(LOAD_S)
+        load.cancel()
+        verdict = await traffic.finish(within_s=90)
+    fleet.assert_none_restarted()
+    report.tell(elected_after_s=round(ready - began, 1), recovery_s=round(recovery_s, 1), **verdict.figures())
+    verdict.assert_kept()
+    assert recovery_s < RECOVERY_S

@@ -1,0 +1,58 @@
+"""RabbitMQ and MongoDB are killed under load: nothing confirmed is lost, and all goes on by itself."""
+
+import asyncio
+from pathlib import Path
+
+from infra.local.mongod import Mongod
+from infra.local.rabbitmq import RabbitMQ
+from tests.chaos.fleet import Fleet
+from tests.chaos.own_services import addresses_of, kill_and_restart, own_mongod, own_rabbitmq
+from tests.chaos.report import Report
+from tests.chaos.traffic import LATENCY, Traffic
+from tests.harness import World, new_world
+
+#: From the port's return to the first answer, in seconds.
+RECOVERY_S = 15.0
+PER_SECOND = 20.0
+#: How long there is load before the first kill and between two, in seconds.
+LOAD_S = 3.0
+
+
+async def test_nothing_confirmed_is_lost_though_rabbitmq_is_killed(
+    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+) -> None:
+    async with (
+        own_rabbitmq(tmp_path) as rabbitmq,
+        new_world({**backing, **addresses_of(rabbitmq)}, tmp_path) as world,
+    ):
+        await survive(world, rabbitmq, report, kills=5 if is_long else 1)
+
+
+async def test_nothing_confirmed_is_lost_though_mongodb_is_killed(
+    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+) -> None:
+    async with own_mongod(tmp_path) as mongod:
+        addresses = {**backing, "KEYWAY_MONGO_URL": mongod.url.get_secret_value()}
+        async with new_world(addresses, tmp_path) as world:
+            await survive(world, mongod, report, kills=5 if is_long else 1)
+
+
+async def survive(world: World, service: RabbitMQ | Mongod, report: Report, *, kills: int) -> None:
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary", LATENCY)
+    await world.start_accounting()
+    fleet = Fleet(world, wait_for_silence=True)
+    await fleet.start(2)
+    recoveries = []
+    async with Traffic(world, bot) as traffic:
+        load = asyncio.create_task(traffic.keep_asking(PER_SECOND))
+        for _ in range(kills):
+            await asyncio.sleep(LOAD_S)
+            back = await kill_and_restart(service, away_s=2)
+            recoveries.append(await traffic.recovery_s(back, within_s=60))
+        load.cancel()
+        verdict = await traffic.finish(within_s=90)
+    fleet.assert_none_restarted()
+    report.tell(killed=kills, slowest_recovery_s=round(max(recoveries), 1), **verdict.figures())
+    verdict.assert_kept()
+    assert max(recoveries) < RECOVERY_S
