@@ -1,7 +1,6 @@
 """A RabbitMQ cluster of three nodes on this machine, one of which can be killed."""
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +9,11 @@ from pathlib import Path
 from infra.local.epmd import Epmd
 from infra.local.ports import choose_ports
 from infra.local.private_files import write_private
-from infra.local.rabbitmq import RabbitMQ, RabbitPorts, find_rabbitmq_server
+from infra.local.rabbitmq import RabbitMQ, RabbitPorts
 from tests.chaos.own_services import RABBITMQ_PORTS
+from tests.chaos.rabbitmqctl import rabbitmqctl
 
 NODES = 3
-#: What one command at a node may take, in seconds.
-COMMAND_S = 60.0
 
 
 class Cluster:
@@ -53,14 +51,14 @@ class Cluster:
         await asyncio.gather(*(node.wait_ready() for node in self.nodes))
         first, *others = self.nodes
         for node in others:
-            await self._control(node, "stop_app")
-            await self._control(node, "join_cluster", first.node_name)
-            await self._control(node, "start_app")
+            await rabbitmqctl(node, "stop_app")
+            await rabbitmqctl(node, "join_cluster", first.node_name)
+            await rabbitmqctl(node, "start_app")
         await asyncio.gather(*(node.wait_ready() for node in self.nodes))
 
     async def let_lead(self, node: RabbitMQ, vhost: str) -> None:
         """Make one node the leader of every quorum queue of a vhost."""
-        await self._control(
+        await rabbitmqctl(
             node,
             "eval",
             f"[ra:transfer_leadership(Leader, {{element(1, Leader), '{node.node_name}'}}) || "
@@ -73,26 +71,6 @@ class Cluster:
             node.kill()
         await asyncio.gather(*(node.stop() for node in self.nodes))
         await self.epmd.stop()
-
-    async def _control(self, node: RabbitMQ, *command: str) -> None:
-        server = find_rabbitmq_server()
-        assert server is not None
-        process = await asyncio.create_subprocess_exec(
-            str(server.with_name("rabbitmqctl")),
-            *("--node", node.node_name, *command),
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(node.directory),
-                "LANG": "C.UTF-8",
-                "ERL_EPMD_PORT": str(self.epmd.port),
-                "RABBITMQ_CONF_ENV_FILE": str(node.directory / "rabbitmq-env.conf"),
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(COMMAND_S):
-            output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
 
 
 @asynccontextmanager
