@@ -34,7 +34,9 @@ schemas: setup ## Write contracts/schemas anew from the models
 	@$(BIN)/python -m contracts.json_schema
 
 chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/reliability.md)
-	@$(BIN)/pytest --chaos long -s tests/chaos $(ARGS)
+	@rm -f chaos-report.jsonl
+	@KEYWAY_CHAOS_REPORT=chaos-report.jsonl $(BIN)/pytest --chaos long -n 3 --dist worksteal tests/chaos $(ARGS)
+	@cat chaos-report.jsonl
 
 bench: setup ## Measure a worker against its peer, in one run
 	@$(BIN)/python -m tests.bench.worker_cpu

@@ -106,6 +106,12 @@ class Simulator:
         async with self.session.put(f"{self.url}/admin/keys/{name}", json=script) as response:
             assert response.status < 300, await response.text()
 
+    async def in_flight(self) -> int:
+        """Calls that have no answer yet."""
+        async with self.session.get(f"{self.url}/healthz") as response:
+            calls: int = (await response.json())["in_flight"]
+            return calls
+
     async def journal(self) -> list[dict[str, Any]]:
         """Every call that the provider saw."""
         async with self.session.get(f"{self.url}/admin/journal") as response:

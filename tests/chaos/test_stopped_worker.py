@@ -11,12 +11,6 @@ from workers.keys.key import Limits
 CLOSING_S = 10.0
 
 
-async def in_flight(world: World) -> int:
-    async with world.simulator.session.get(f"{world.simulator.url}/healthz") as health:
-        count: int = (await health.json())["in_flight"]
-        return count
-
-
 async def test_a_stopping_worker_finishes_its_calls_and_leaves_the_others_within_its_grace_time(
     world: World, is_long: bool, report: Report
 ) -> None:
@@ -35,7 +29,7 @@ async def test_a_stopping_worker_finishes_its_calls_and_leaves_the_others_within
         traffic.ask(calls + waiting)
 
         async def all_are_in_flight() -> bool:
-            return await in_flight(world) == calls
+            return await world.simulator.in_flight() == calls
 
         await eventually(all_are_in_flight, f"{calls} calls in flight", within_s=30)
         began = time.monotonic()
@@ -68,7 +62,7 @@ async def test_a_call_that_outlasts_the_grace_time_is_handed_back_and_what_it_ma
         traffic.ask(calls)
 
         async def all_are_in_flight() -> bool:
-            return await in_flight(world) == calls
+            return await world.simulator.in_flight() == calls
 
         await eventually(all_are_in_flight, f"{calls} calls in flight", within_s=30)
         began = time.monotonic()

@@ -165,15 +165,15 @@ class Traffic:
         return judge(self.confirmed.keys(), self.answers, calls, rows, self._doubts())
 
     def _doubts(self) -> Counter[str]:
-        """Of which requests workers have logged that a call was made of which nobody knows, how often."""
-        doubts: Counter[str] = Counter()
+        """Of how many calls of each request workers have logged that nobody knows whether they were made."""
+        doubts: set[tuple[str, int]] = set()
         for service in self._world.services:
             for line in service.log.read_bytes().splitlines():
                 with suppress(orjson.JSONDecodeError):  # the last line of a worker that was killed
                     event = orjson.loads(line)
                     if event.get("event") == "attempt_ambiguous":
-                        doubts[event["request_id"]] += 1
-        return doubts
+                        doubts.add((event["request_id"], event["number"]))
+        return Counter(request_id for request_id, _ in doubts)
 
 
 def _body(request_id: str) -> bytes:

@@ -13,11 +13,6 @@ CHAT = (
 )
 
 
-async def is_under_way(world: World) -> bool:
-    async with world.simulator.session.get(f"{world.simulator.url}/healthz") as health:
-        return bool((await health.json())["in_flight"] == 1)
-
-
 async def kill(world: World, worker: Service) -> None:
     """Kill a worker, and let the half minute of silence be over by which it is known for dead."""
     await worker.stop(signal.SIGKILL)
@@ -27,7 +22,7 @@ async def kill(world: World, worker: Service) -> None:
 
 async def a_call_under_way(world: World) -> None:
     async def is_there() -> bool:
-        return await is_under_way(world)
+        return await world.simulator.in_flight() == 1
 
     await eventually(is_there, "a call under way")
 

@@ -184,9 +184,7 @@ async def test_a_stopping_worker_finishes_what_is_in_flight(world: World) -> Non
             await collector.ask(f"r-{number}")
 
         async def all_in_flight() -> bool:
-            async with world.simulator.session.get(f"{world.simulator.url}/healthz") as health:
-                in_flight: int = (await health.json())["in_flight"]
-                return in_flight == 20
+            return await world.simulator.in_flight() == 20
 
         await eventually(all_in_flight, "20 calls in flight")
         assert await worker.stop() == 0

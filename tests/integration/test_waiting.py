@@ -201,8 +201,7 @@ async def test_a_request_that_its_workers_die_of_is_answered_and_dead_lettered(w
             worker = await world.start_worker(KEYWAY_CRASH_LIMIT="2")
 
             async def is_under_way() -> bool:
-                async with world.simulator.session.get(f"{world.simulator.url}/healthz") as health:
-                    return bool((await health.json())["in_flight"] == 1)
+                return await world.simulator.in_flight() == 1
 
             await eventually(is_under_way, "the call under way")
             await worker.stop(signal.SIGKILL)

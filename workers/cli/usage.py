@@ -55,7 +55,8 @@ def usage(
     totals = run(work())
     if as_json:
         fields = ("automation_id", "subject", "label", *SUMMED)
-        print_json([{"by": by.value, "day": chosen, **{f: total[f] for f in fields}} for total in totals])
+        head = {"by": by.value, "day": chosen}
+        print_json([head | {field: total.get(field, 0) for field in fields} for total in totals])
     elif not totals:
         err.print(f'Nothing was used on {chosen}. Send a request: keyway generate AUTOMATION "hello"')
     else:
@@ -144,6 +145,8 @@ def print_usage(day: str, by: Dimension, totals: list[Document]) -> None:
     print_table(f"Usage of {day} (UTC)", columns, rows)
     if any(total["unpriced"] for total in totals):
         err.print("* calls to models without a known price are not in the sum")
+    if ambiguous := sum(total.get("ambiguous", 0) for total in totals):
+        err.print(f"{ambiguous} of the calls ended unknown, since their worker died; they count no tokens")
 
 
 def _day(text: str | None) -> str:

@@ -243,7 +243,7 @@ class Journal:
         taken = await self._mongo.requests.find_one_and_update(
             {"_id": claim.id, "owner": found["owner"], "run": found["run"], "status": "running"},
             {
-                "$set": {"owner": self._worker_id, "call": None},
+                "$set": {"owner": self._worker_id},
                 "$inc": {"run": 1, "crashes": int(found["owner"] is not None)},
             },
             return_document=ReturnDocument.BEFORE,

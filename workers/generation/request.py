@@ -169,7 +169,9 @@ class RequestHandler:
         work.call = call if claim.run == 0 else None
         try:
             if claim.unknown is not None:
-                self._account_unknown(work, claim.unknown)
+                work.calling = True
+                await self._account_unknown(work, claim.unknown)
+                work.calling = False
             await self._answer(work)
         except BaseException:
             unknown = work.calling or work.answered is not None
@@ -264,8 +266,11 @@ class RequestHandler:
             raise HandedBackError
         work.call, work.calling = call, True
 
-    def _account_unknown(self, work: Work, call: Call) -> None:
-        """Book a call that a run before this one began, and of which nobody knows whether it was made."""
+    async def _account_unknown(self, work: Work, call: Call) -> None:
+        """Book a call that a run before this one began, and of which nobody knows whether it was made.
+
+        The journal forgets it with the next call only: so it is booked before.
+        """
         attempt = AttemptRecord(
             number=call.number,
             key_id=call.key_id,
@@ -278,10 +283,11 @@ class RequestHandler:
             model=work.request.model or "unknown",
             occurred_at=float(call.second),
         )
-        log.warning("attempt_ambiguous", request_id=work.claim.request_id, key_id=call.key_id)
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        settled.set_result(None)
-        self._account(work, attempt, settled)
+        log.warning("attempt_ambiguous", request_id=work.claim.request_id, number=call.number)
+        request = work.request
+        event = usage_event(request.envelope, request.path, request.user_id, attempt)
+        work.events.append(event)
+        await self._publisher.usage(request.envelope.automation_id, event)
 
     def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
         """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
