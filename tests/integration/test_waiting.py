@@ -81,13 +81,17 @@ async def test_ten_thousand_requests_without_room_do_not_slow_another_lane(share
     await shared.add_key(free, "Primary")
 
     async def p99_s() -> float:
-        took = []
+        """Of the quietest of four rounds, since what disturbs a machine only adds."""
+        rounds = []
         async with shared.client(free) as keyway:
-            for number in range(200):
-                began = time.perf_counter()
-                await ask(keyway, number)
-                took.append(time.perf_counter() - began)
-        return sorted(took)[197]
+            for _ in range(4):
+                took = []
+                for number in range(100):
+                    began = time.perf_counter()
+                    await ask(keyway, number)
+                    took.append(time.perf_counter() - began)
+                rounds.append(sorted(took)[98])
+        return min(rounds)
 
     alone = await p99_s()
     async with shared.connection.channel() as channel:
@@ -104,7 +108,7 @@ async def test_ten_thousand_requests_without_room_do_not_slow_another_lane(share
         await eventually(wait_in_the_queue, "the others in their queue")
         await shared.admin.call("DELETE", f"queues/{{vhost}}/requests.{stuck}/contents")
     # A machine that tests run on is noisy; a lane behind the other's 10,000 would take minutes.
-    assert beside < 1.5 * alone + 0.1
+    assert beside < 1.5 * alone + 0.05
 
 
 async def test_a_change_resumes_a_paused_lane_within_a_second_and_within_thirty_when_its_event_is_missed(
