@@ -168,9 +168,10 @@ async def test_eight_workers_stay_within_the_daily_tokens_and_tell_of_it_once(wo
     await world.start_accounting()
     await asyncio.gather(*(world.start_worker() for _ in range(8)))
     async with world.client(bot) as keyway:
-        answers = await asyncio.gather(
-            *(ask(keyway, number) for number in range(200)), return_exceptions=True
-        )
+        large = [ask(keyway, number) for number in range(120)]
+        # What large ones leave, small ones fill, until not even the smallest fits.
+        small = [ask(keyway, number, max_tokens=20) for number in range(80)]
+        answers = await asyncio.gather(*large, *small, return_exceptions=True)
     outcomes = Counter(type(answer) for answer in answers)
     assert outcomes.keys() == {GenerationResult, KeysExhaustedError}
     calls = await world.journal(bot)

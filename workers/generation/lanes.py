@@ -24,7 +24,8 @@ from infra.broker import declare_lane
 from infra.mongo import Mongo
 from infra.settings import Settings
 from workers.generation.automation import Automation
-from workers.generation.request import LaneFullError, unless_closed
+from workers.generation.request import unless_closed
+from workers.generation.work import LaneFullError
 
 log = structlog.get_logger()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -10,24 +9,23 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
-from contracts.messages import Outcome
 from infra.mongo import PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, PutOff, Reserving
 from workers.generation.automation import Automation
+from workers.generation.booking import Booking
 from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
 from workers.generation.result import (
     FIRST,
     REPEATED,
-    AttemptRecord,
     Error,
     Progress,
     failed,
     succeeded,
-    usage_event,
 )
+from workers.generation.work import HandedBackError, LaneFullError, Work
 from workers.keys.pool import Reservation
 
 log = structlog.get_logger()
@@ -47,39 +45,6 @@ LARGEST_KEPT_BYTES = 15 * 1024 * 1024
 INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
 
 
-@dataclass(slots=True)
-class Work:
-    """A request that this worker has claimed, and what became of it so far."""
-
-    message: AbstractIncomingMessage
-    request: Request
-    automation: Automation
-    claim: Claim
-    reserving: Reserving | None
-    #: How it ends without a call, where that is known before.
-    ended: Error | None
-    progress: Progress = field(default_factory=Progress)
-    #: The call that the journal knows of, and whether it is under way.
-    call: Call | None = None
-    calling: bool = False
-    events: list[bytes] = field(default_factory=list)
-    #: The usage event of the answer, until that is recorded.
-    answered: tuple[bytes, asyncio.Future[None]] | None = None
-    accounted: list[asyncio.Task[None]] = field(default_factory=list)
-
-
-class HandedBackError(Exception):
-    """The delivery goes back to its queue, for another worker or a better moment."""
-
-
-class LaneFullError(Exception):
-    """No key of the lane has room for so long, in seconds: its deliveries go back, and it is paused."""
-
-    def __init__(self, wait_s: float) -> None:
-        super().__init__(f"no room for {wait_s:.1f} s")
-        self.wait_s = wait_s
-
-
 class RequestHandler:
     """Does the requests of one worker."""
 
@@ -97,6 +62,7 @@ class RequestHandler:
         self._journal = journal
         self._attempts = attempts
         self._publisher = publisher
+        self._booking = Booking(publisher)
 
     async def handle(
         self, message: AbstractIncomingMessage, automation: Automation, *, ended: Error | None = None
@@ -150,14 +116,22 @@ class RequestHandler:
 
         A claim names the call that follows it, so that the two are one write.
         """
+        is_wanted = ended is None and automation.enabled
+        envelope = request.envelope
         reserving: Reserving | None = None
         call = None
         try:
-            if ended is None and automation.enabled:
-                reserving = asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
+            if is_wanted:
+                reserving = self._reserve(request, automation)
                 first = await self._attempts.first(reserving)
                 call = None if first is None else _call(first, FIRST_NUMBER)
-            claim = await self._claim(request, call)
+            claim = await self._journal.claim(envelope.automation_id, envelope.request_id, call)
+            if isinstance(claim, Running):
+                await self._attempts.withdraw(reserving)
+                reserving = None
+                claim = await self._claim_later(request)
+                if is_wanted and not isinstance(claim, Done):
+                    reserving, call = self._reserve(request, automation), None
         except BaseException:
             await self._attempts.withdraw(reserving)
             raise
@@ -170,7 +144,7 @@ class RequestHandler:
         try:
             if claim.unknown is not None:
                 work.calling = True
-                await self._account_unknown(work, claim.unknown)
+                await self._booking.unknown(work, claim.unknown)
                 work.calling = False
             await self._answer(work)
         except BaseException:
@@ -179,14 +153,16 @@ class RequestHandler:
             await self._journal.abandon(claim, begun=begun, calling=unknown)
             raise
 
-    async def _claim(self, request: Request, call: Call | None) -> Claim | Done:
-        """Claim the request; one that is under way elsewhere is waited for a while, then handed back."""
+    def _reserve(self, request: Request, automation: Automation) -> Reserving:
+        return asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
+
+    async def _claim_later(self, request: Request) -> Claim | Done:
+        """Claim a request that is under way elsewhere: it is waited for a while, then handed back."""
         for _ in range(LOOKS):
-            envelope = request.envelope
-            claim = await self._journal.claim(envelope.automation_id, envelope.request_id, call)
+            await asyncio.sleep(LOOK_AGAIN_S)
+            claim = await self._journal.claim(request.envelope.automation_id, request.envelope.request_id)
             if not isinstance(claim, Running):
                 return claim
-            await asyncio.sleep(LOOK_AGAIN_S)
         raise HandedBackError
 
     async def _answer(self, work: Work) -> None:
@@ -202,7 +178,7 @@ class RequestHandler:
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
         is_mine = await self._record(Record(work.claim, status, self._kept(envelope, result), work.events))
-        self._account_answer(work)
+        self._booking.answer(work)
         if is_mine:
             await self._publisher.reply(envelope, result, FIRST)
         await asyncio.gather(*work.accounted)
@@ -232,7 +208,7 @@ class RequestHandler:
                 call_timeout_s=work.automation.call_timeout_s,
                 max_in_flight=work.automation.max_in_flight,
                 on_call=partial(self._begin, work),
-                on_attempt=partial(self._account, work),
+                on_attempt=partial(self._booking.attempt, work),
             )
         except (PyMongoError, HandedBackError):
             raise
@@ -265,54 +241,6 @@ class RequestHandler:
             log.warning("claim_lost", request_id=work.claim.request_id)
             raise HandedBackError
         work.call, work.calling = call, True
-
-    async def _account_unknown(self, work: Work, call: Call) -> None:
-        """Book a call that a run before this one began, and of which nobody knows whether it was made.
-
-        The journal forgets it with the next call only: so it is booked before.
-        """
-        attempt = AttemptRecord(
-            number=call.number,
-            key_id=call.key_id,
-            key_alias=call.key_alias,
-            outcome=Outcome.AMBIGUOUS,
-            http_status=None,
-            error_code=None,
-            latency_ms=0,
-            reserved_tokens=call.reserved_tokens,
-            model=work.request.model or "unknown",
-            occurred_at=float(call.second),
-        )
-        log.warning("attempt_ambiguous", request_id=work.claim.request_id, number=call.number)
-        request = work.request
-        event = usage_event(request.envelope, request.path, request.user_id, attempt)
-        work.events.append(event)
-        await self._publisher.usage(request.envelope.automation_id, event)
-
-    def _account(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
-        """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
-
-        An answer's waits for its record: once it is booked as what it was, nobody calls again.
-        """
-        request = work.request
-        work.calling = False
-        event = usage_event(request.envelope, request.path, request.user_id, attempt)
-        work.events.append(event)
-        if attempt.outcome is Outcome.OK:
-            work.answered = event, settled
-            return
-        work.accounted.append(asyncio.create_task(self._publish_usage(request, event, settled)))
-
-    def _account_answer(self, work: Work) -> None:
-        if work.answered is not None:
-            event, settled = work.answered
-            work.answered = None
-            work.accounted.append(asyncio.create_task(self._publish_usage(work.request, event, settled)))
-
-    async def _publish_usage(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
-        # After the settlement, since accounting raises the pool's count of the day to the ledger's.
-        await settled
-        await self._publisher.usage(request.envelope.automation_id, event)
 
     async def _record(self, record: Record) -> bool:
         """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away."""

@@ -1,0 +1,79 @@
+"""Tells accounting of each attempt, and when: so that none is booked twice, and none is forgotten."""
+
+import asyncio
+
+import structlog
+
+from contracts.messages import Outcome
+from workers.generation.journal import Call
+from workers.generation.publishing import Publisher
+from workers.generation.reading import Request
+from workers.generation.result import AttemptRecord, usage_event
+from workers.generation.work import Work
+
+log = structlog.get_logger()
+
+
+class Booking:
+    """Usage events of the requests of one worker."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        """Take what publishes them."""
+        self._publisher = publisher
+
+    def attempt(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
+        """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
+
+        An answer's waits for its record: once it is booked as what it was, nobody calls again.
+
+        Args:
+            work: of the request.
+            attempt: that has ended.
+            settled: done when its reservation is settled.
+        """
+        work.calling = False
+        event = self._event(work, attempt)
+        if attempt.outcome is Outcome.OK:
+            work.answered = event, settled
+        else:
+            self._publish_soon(work, event, settled)
+
+    def answer(self, work: Work) -> None:
+        """Publish the usage of the attempt that was answered, now that its result is recorded."""
+        if work.answered is not None:
+            (event, settled), work.answered = work.answered, None
+            self._publish_soon(work, event, settled)
+
+    async def unknown(self, work: Work, call: Call) -> None:
+        """Book a call that a run before this one began, and of which nobody knows whether it was made.
+
+        The journal forgets it with the next call only: so it is booked before.
+        """
+        attempt = AttemptRecord(
+            number=call.number,
+            key_id=call.key_id,
+            key_alias=call.key_alias,
+            outcome=Outcome.AMBIGUOUS,
+            http_status=None,
+            error_code=None,
+            latency_ms=0,
+            reserved_tokens=call.reserved_tokens,
+            model=work.request.model or "unknown",
+            occurred_at=float(call.second),
+        )
+        log.warning("attempt_ambiguous", request_id=work.claim.request_id, number=call.number)
+        await self._publisher.usage(work.request.envelope.automation_id, self._event(work, attempt))
+
+    def _event(self, work: Work, attempt: AttemptRecord) -> bytes:
+        request = work.request
+        event = usage_event(request.envelope, request.path, request.user_id, attempt)
+        work.events.append(event)
+        return event
+
+    def _publish_soon(self, work: Work, event: bytes, settled: asyncio.Future[None]) -> None:
+        work.accounted.append(asyncio.create_task(self._publish(work.request, event, settled)))
+
+    async def _publish(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
+        # After the settlement, since accounting raises the pool's count of the day to the ledger's.
+        await settled
+        await self._publisher.usage(request.envelope.automation_id, event)

@@ -1,0 +1,45 @@
+"""A request that a worker is busy with, and why it may have to leave it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from aio_pika.abc import AbstractIncomingMessage
+
+from workers.generation.attempts import Reserving
+from workers.generation.automation import Automation
+from workers.generation.journal import Call, Claim
+from workers.generation.reading import Request
+from workers.generation.result import Error, Progress
+
+
+@dataclass(slots=True)
+class Work:
+    """A request that this worker has claimed, and what became of it so far."""
+
+    message: AbstractIncomingMessage
+    request: Request
+    automation: Automation
+    claim: Claim
+    reserving: Reserving | None
+    #: How it ends without a call, where that is known before.
+    ended: Error | None
+    progress: Progress = field(default_factory=Progress)
+    #: The call that the journal knows of, and whether it is under way.
+    call: Call | None = None
+    calling: bool = False
+    events: list[bytes] = field(default_factory=list)
+    #: The usage event of the answer, until that is recorded.
+    answered: tuple[bytes, asyncio.Future[None]] | None = None
+    accounted: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class HandedBackError(Exception):
+    """The delivery goes back to its queue, for another worker or a better moment."""
+
+
+class LaneFullError(Exception):
+    """No key of the lane has room for so long, in seconds: its deliveries go back, and it is paused."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"no room for {wait_s:.1f} s")
+        self.wait_s = wait_s
