@@ -56,16 +56,6 @@ def lane_queue(automation_id: str) -> str:
     return f"requests.{automation_id}"
 
 
-def lane_of(queue: str) -> str | None:
-    """The automation whose lane a queue is; None for any other queue.
-
-    >>> lane_of("requests.billing-bot")
-    'billing-bot'
-    """
-    prefix, _, automation_id = queue.partition(".")
-    return automation_id if prefix == "requests" and is_automation_id(automation_id) else None
-
-
 def lease_queue(automation_id: str) -> str:
     """The quorum queue that holds an automation's direct key requests."""
     return f"leases.{automation_id}"

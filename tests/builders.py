@@ -117,6 +117,7 @@ class _Delivery:
     type: str | None = "generation.request.v1"
     timestamp: datetime | None = None
     expiration: float | None = None
+    routing_key: str | None = "billing-bot"
     headers: dict[str, Any] = field(default_factory=dict)
 
 

@@ -30,6 +30,8 @@ def ended_by_broker(message: AbstractIncomingMessage) -> tuple[str, Error] | Non
     last = deaths[0]
     if not isinstance(last, dict):
         return None
-    automation_id = names.lane_of(str(last.get("queue", "")))
+    # The broker sets the routing key; a header may have come with the message.
+    automation_id = message.routing_key or ""
     end = ENDS.get(str(last.get("reason", "")))
-    return None if automation_id is None or end is None else (automation_id, end)
+    is_lanes = last.get("queue") == names.lane_queue(automation_id)
+    return (automation_id, end) if is_lanes and end is not None else None

@@ -33,7 +33,7 @@ def test_a_request_that_the_broker_ended_is_answered(reason: str, code: ErrorCod
         ["expired"],
         [{"reason": "rejected", "queue": LANE}],
         [{"reason": "expired", "queue": "accounting"}],
-        [{"reason": "expired", "queue": "requests.Not-An-Id"}],
+        [{"reason": "expired", "queue": "requests.other-bot"}],
         [{"reason": "expired"}],
         # The last death counts.
         [{"reason": "rejected", "queue": LANE}, {"reason": "expired", "queue": LANE}],
