@@ -5,8 +5,6 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pytest
-
 from infra.management import vhost_of
 from tests.chaos.fleet import Fleet
 from tests.chaos.own_services import addresses_of
@@ -37,10 +35,8 @@ async def test_nothing_is_lost_though_the_primary_of_a_replica_set_is_killed(
 
 
 async def test_nothing_is_lost_though_the_node_that_leads_the_queues_is_killed(
-    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+    backing: dict[str, str], tmp_path: Path, report: Report
 ) -> None:
-    if not is_long:
-        pytest.skip("three nodes of RabbitMQ are long in starting: with --chaos long")
     async with rabbitmq_cluster(tmp_path) as cluster:
         survivor, *_, doomed = cluster.nodes
         async with new_world({**backing, **addresses_of(survivor)}, tmp_path) as world:

@@ -73,7 +73,7 @@ async def run(settings: Settings) -> None:
         stack.push_async_callback(apart.close)
         publisher = await Publisher.open(connection, apart)
         handler = RequestHandler(settings, journal, attempts, publisher, pool.now)
-        lanes = Lanes(settings, mongo, connection, handler.handle, pool.calls_that_fit)
+        lanes = Lanes(settings, mongo, connection, handler.handle, pool)
         prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)

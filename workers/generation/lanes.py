@@ -26,6 +26,7 @@ from infra.settings import Settings
 from workers.generation.automation import Automation
 from workers.generation.request import unless_closed
 from workers.generation.work import LaneFullError
+from workers.keys.pool import KeyPool
 
 log = structlog.get_logger()
 
@@ -40,9 +41,8 @@ LONGEST_PAUSE_S = 25.0
 #: Requests that a worker takes at a time from a lane at first, and after a pause. Few, since what waits in
 #: workers waits in no order among them.
 FIRST_PREFETCH = 4
-#: A lane is widened when what it was given at a time took longer than this, in seconds: its calls are long,
-#: and more of them at a time are answered sooner.
-SLOW_TURNOVER_S = 0.2
+#: A lane is widened when its calls take so long, in seconds: more of them at a time are answered sooner.
+LONG_CALL_S = 0.25
 #: Room to spare: so many times what a lane takes at a time.
 AMPLE = 16
 CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
@@ -76,10 +76,10 @@ class Lanes:
         mongo: Mongo,
         connection: AbstractRobustConnection,
         handle: Handle,
-        calls_that_fit: Callable[[str], int],
+        pool: KeyPool,
     ) -> None:
-        """Take where automations and queues are, what does a delivery, and how many a lane has keys for."""
-        self._calls_that_fit = calls_that_fit
+        """Take where automations and queues are, what does a delivery, and what knows the lanes' keys."""
+        self._pool = pool
         self._settings = settings
         self._mongo = mongo
         self._connection = connection
@@ -163,10 +163,10 @@ class Lanes:
     async def _widen(self, lane: _Lane) -> None:
         """Take twice as much at a time from a lane whose calls are long, or whose keys have room to spare."""
         taken = lane.taken
-        await asyncio.sleep(SLOW_TURNOVER_S)
+        await asyncio.sleep(LONG_CALL_S)
         wanted = min(lane.prefetch * 2, self._settings.lane_prefetch)
-        share = self._calls_that_fit(lane.automation.id) // self._workers
-        is_slow = lane.taken - taken < lane.prefetch
+        share = self._pool.calls_that_fit(lane.automation.id) // self._workers
+        is_slow = lane.taken == taken or self._pool.latency_s(lane.automation.id) >= LONG_CALL_S
         if lane.in_hand < lane.prefetch or lane.in_hand + share < wanted:
             return
         if len(self._busy) + wanted > self._settings.max_in_flight:

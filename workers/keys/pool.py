@@ -128,6 +128,11 @@ class KeyPool:
         now = self.now()
         return sum(calls_that_fit(key, now) for key in keys.keys.values())
 
+    def latency_s(self, automation_id: str) -> float:
+        """How long a call of the automation takes, smoothed, with its slowest key; 0 where there was none."""
+        keys = self._automations.get(automation_id)
+        return max((key.latency_ms / 1000 for key in keys.keys.values()), default=0.0) if keys else 0.0
+
     async def reserve(self, automation_id: str, ask: Ask, max_in_flight: int | None = None) -> Reserved:
         """Reserve the best key for a call, waiting for room until the deadline.
 
