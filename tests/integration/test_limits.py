@@ -61,7 +61,7 @@ async def test_requests_per_minute_hold_over_four_workers_whose_clocks_differ_an
         assert most_in_a_window(moments) <= rpm
     # 180 at once, the other 120 as soon as a minute is over: at 90% of the rate that would take 67 s.
     assert took_s < 60 / 0.9 + 5
-    # In order within what four workers hold at a time; a worker that the machine keeps waiting moves a few more.
+    # In order within what four workers hold at a time; one that the machine keeps waiting moves a few more.
     moved = sorted(abs(place - number) for place, number in enumerate(order))
     assert moved[150] <= 8
     assert moved[270] <= 32
