@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -192,6 +193,11 @@ class World:
 
     async def start_worker(self, *, clock_offset_s: int = 0, **environment: str) -> Service:
         return await self.start("worker", ready="worker_ready", clock_offset_s=clock_offset_s, **environment)
+
+    async def silence_workers(self) -> None:
+        """Let the half minute of silence be over by which workers that do not answer are known for dead."""
+        silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
+        await self.mongo.workers.update_many({}, silent)
 
     async def start_accounting(self) -> Service:
         return await self.start("accounting", ready="accounting_ready")

@@ -16,8 +16,7 @@ CHAT = (
 async def kill(world: World, worker: Service) -> None:
     """Kill a worker, and let the half minute of silence be over by which it is known for dead."""
     await worker.stop(signal.SIGKILL)
-    silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
-    await world.mongo.workers.update_many({}, silent)
+    await world.silence_workers()
 
 
 async def a_call_under_way(world: World) -> None:
@@ -68,8 +67,7 @@ async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back
         await eventually(is_claimed, "a claim of the request, which waits for the key")
         stopped.process.send_signal(signal.SIGSTOP)
         try:
-            silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
-            await world.mongo.workers.update_many({}, silent)
+            await world.silence_workers()
             await world.start_worker()
             await collector.ask("twice", CHAT)
             first = await collector.answer()

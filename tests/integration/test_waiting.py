@@ -209,10 +209,7 @@ async def test_a_request_that_its_workers_die_of_is_answered_and_dead_lettered(w
 
             await eventually(is_under_way, "the call under way")
             await worker.stop(signal.SIGKILL)
-            # A dead worker is known by its silence of half a minute.
-            await world.mongo.workers.update_many(
-                {}, {"$set": {"alive_until": datetime(2026, 1, 1, tzinfo=UTC)}}
-            )
+            await world.silence_workers()
         await world.start_worker(KEYWAY_CRASH_LIMIT="2")
         answer = await collector.answer()
     assert answer.error is not None

@@ -119,7 +119,16 @@ async def stored_result(
         return None
     if found["status"] == "running":
         return "running", None
-    return found["status"], vault.open(Sealed.from_document(found["result"]), f"result:{identity}")
+    return found["status"], _open_result(vault, found)
+
+
+def _result_context(identity: str) -> str:
+    """What a stored result is bound to, so that it can't be moved to another entry."""
+    return f"result:{identity}"
+
+
+def _open_result(vault: Vault, entry: Document) -> bytes:
+    return vault.open(Sealed.from_document(entry["result"]), _result_context(entry["_id"]))
 
 
 class Journal:
@@ -236,8 +245,7 @@ class Journal:
         if found is None:
             return await self.claim(claim.automation_id, claim.request_id, call)
         if found["status"] != "running":
-            result = self._vault.open(Sealed.from_document(found["result"]), f"result:{claim.id}")
-            return Done(result, list(found["events"]))
+            return Done(_open_result(self._vault, found), list(found["events"]))
         if await self._is_worked_on(claim, found["owner"]):
             return Running()
         taken = await self._mongo.requests.find_one_and_update(
@@ -280,13 +288,9 @@ class Journal:
         now = datetime.now(UTC)
         updates = []
         for claim, changes in fields:
-            whole = self._whole(claim, None, now)
-            made_anew = {
-                name: whole[name] for name in whole.keys() - changes.keys() - self._mine(claim).keys()
-            }
-            updates.append(
-                UpdateOne(self._mine(claim), {"$set": changes, "$setOnInsert": made_anew}, upsert=True)
-            )
+            mine, whole = self._mine(claim), self._whole(claim, None, now)
+            made_anew = {name: whole[name] for name in whole.keys() - changes.keys() - mine.keys()}
+            updates.append(UpdateOne(mine, {"$set": changes, "$setOnInsert": made_anew}, upsert=True))
         try:
             await requests.bulk_write(updates, ordered=False)
         except BulkWriteError as error:
@@ -319,7 +323,7 @@ class Journal:
     def _done(self, record: Record, now: datetime) -> Document:
         return {
             "status": record.status,
-            "result": self._vault.seal(record.result, f"result:{record.claim.id}").document(),
+            "result": self._vault.seal(record.result, _result_context(record.claim.id)).document(),
             "events": record.events,
             "finished_at": now,
             "expires_at": now + self._result_ttl,

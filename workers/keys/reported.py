@@ -7,7 +7,6 @@ they count more calls or tokens than Keyway made, somebody else uses the key too
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 
 #: How long limits that a provider names are kept to, in seconds; then it is asked again, by calling.
@@ -68,8 +67,8 @@ class Reported:
             document["until"].timestamp(),
             document["outside_requests"],
             document["outside_tokens"],
-            _seconds(document["outside_since"]),
-            _seconds(document["outside_until"]),
+            document["outside_since"].timestamp(),
+            document["outside_until"].timestamp(),
         )
 
     def outside(self, now: float) -> tuple[int, int]:
@@ -144,7 +143,3 @@ def lower_limits(
 
 def _used(limit: int | None, left: int | None) -> int:
     return 0 if limit is None or left is None else max(0, limit - left)
-
-
-def _seconds(moment: datetime | None) -> float:
-    return 0.0 if moment is None else moment.timestamp()
