@@ -50,6 +50,9 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION_ERROR = "connection_error"
     BAD_RESPONSE = "bad_response"
+    #: A stream that nobody took any more.
+    CANCELLED = "cancelled"
+    #: Nobody knows how it ended, since its worker died.
     AMBIGUOUS = "ambiguous"
 
 
