@@ -170,3 +170,23 @@ async def test_properties_that_only_others_write_stop_no_worker(
     fleet.assert_none_restarted()
     # One that tries for ever to be rid of the answer is not done with the message.
     await fleet.assert_all_stop(within_s=STOP_S)
+
+
+async def test_forged_addresses_cost_a_client_that_was_answered_before_nothing(world: World) -> None:
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary")
+    fleet = Fleet(world, wait_for_silence=True)
+    await fleet.start()
+    async with world.client(bot) as keyway, world.connection.channel() as channel:
+        await keyway.generate("/moderations", input="before", timeout=30)
+        requests = await channel.get_exchange("requests", ensure=False)
+        for number in range(5):
+            forged = Message(
+                GOOD, message_id=f"odd-{number}", reply_to=f"amq.rabbitmq.reply-to.forged.{number}=="
+            )
+            await requests.publish(forged, bot)
+            results = await asyncio.gather(
+                *(keyway.generate("/moderations", input=f"{number}/{n}", timeout=30) for n in range(10))
+            )
+            assert not any(result.replayed for result in results), "a reply was lost and sent again"
+    fleet.assert_none_restarted()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aio_pika import Message
+from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import names
 from tests.collector import BODY, Collector
@@ -206,14 +207,17 @@ async def test_a_replay_that_is_killed_loses_nothing(world: World) -> None:
             )
         )
     arguments = (sys.executable, "-m", "workers.cli.main", "dead", "replay", "--automation", bot)
-    process = await asyncio.create_subprocess_exec(*arguments, env=world.environment, cwd=world.folder)
+    async with world.connection.channel() as channel:
+        await channel.set_qos(prefetch_count=1)
+        replayed_lane = await channel.get_queue(lane, ensure=False)
+        process = await asyncio.create_subprocess_exec(*arguments, env=world.environment, cwd=world.folder)
 
-    async def has_begun() -> bool:
-        return await waiting(world, lane) > 0
+        async def kill_it(_: AbstractIncomingMessage) -> None:
+            if process.returncode is None:
+                process.kill()
 
-    await eventually(has_begun, "the first replayed request", every_s=0.005)
-    process.kill()
-    assert await process.wait() == -9
+        await replayed_lane.consume(kill_it)
+        assert await process.wait() == -9
 
     async def is_handed_back() -> bool:
         return await waiting(world, names.DEAD_QUEUE) + await waiting(world, lane) >= len(buried)

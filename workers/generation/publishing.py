@@ -25,6 +25,10 @@ REPLY_TIMEOUT_S = 60.0
 DIRECT_REPLY_TIMEOUT_S = 5.0
 #: Seconds between attempts to reply.
 REPLY_RETRY_S = 1.5
+#: Addresses of direct replies that are remembered as proved; the oldest are forgotten.
+MOST_PROVED = 10_000
+#: How long the loss of a connection may take to be noticed, in seconds.
+NOTICED_S = 0.2
 #: Whether a message that fails so has arrived, nobody knows.
 UNCONFIRMED = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 JSON = "application/json"
@@ -33,35 +37,38 @@ JSON = "application/json"
 class Publisher:
     """Replies, events and dead letters, each on a channel of its own, with confirms.
 
-    Direct replies have a connection of their own: an address that somebody made up may cost it.
+    The first reply to a direct address is sent on a connection apart, alone: an address that somebody made
+    up costs that connection, and nobody else's reply.
     """
 
     def __init__(
         self,
         replies: AbstractExchange,
-        direct: AbstractExchange,
+        apart: AbstractExchange,
         events: AbstractExchange,
         dead: AbstractExchange,
     ) -> None:
         """Take the exchanges; make one with `open`."""
         self._replies = replies
-        self._direct = direct
+        self._apart = apart
         self._events = events
         self._dead = dead
+        self._proved: dict[str, None] = {}
+        self._proving = asyncio.Lock()
 
     @classmethod
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Publisher":
-        """Open the channels, that of direct replies on the connection `apart`.
+        """Open the channels, that of first direct replies on the connection `apart`.
 
         A channel each, since aiormq tells returned messages apart by message id within a channel.
         """
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        direct = await apart.channel(publisher_confirms=True)
+        first = await apart.channel(publisher_confirms=True)
         events = await connection.channel(publisher_confirms=True, on_return_raises=True)
         dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
         return cls(
             replies.default_exchange,
-            direct.default_exchange,
+            first.default_exchange,
             await events.get_exchange(names.EVENTS_EXCHANGE, ensure=False),
             await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False),
         )
@@ -80,7 +87,7 @@ class Publisher:
         if envelope.reply_to is None:
             return
         direct = envelope.reply_to.startswith(names.DIRECT_REPLY_TO)
-        exchange = self._direct if direct else self._replies
+        send = self._send_directly if direct else self._send
         give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S)
         while True:
             message = Message(
@@ -92,8 +99,7 @@ class Publisher:
                 delivery_mode=DeliveryMode.PERSISTENT,
             )
             try:
-                # RabbitMQ takes a direct reply-to for "not routed" whenever a message is mandatory.
-                await _publish(exchange, message, envelope.reply_to, mandatory=not direct)
+                await send(message, envelope.reply_to)
             except DeliveryError:
                 log.info("reply_undeliverable", request_id=envelope.request_id, reply_to=envelope.reply_to)
             except UNCONFIRMED as error:
@@ -104,6 +110,29 @@ class Publisher:
                     continue
                 log.warning("reply_given_up", request_id=envelope.request_id)
             return
+
+    async def _send(self, message: Message, queue_name: str) -> None:
+        await _publish(self._replies, message, queue_name, mandatory=True)
+
+    async def _send_directly(self, message: Message, address: str) -> None:
+        """Send to a direct address; RabbitMQ takes one for "not routed" whenever a message is mandatory."""
+        if address not in self._proved:
+            async with self._proving:
+                if address not in self._proved:
+                    await self._prove(message, address)
+                    return
+        await _publish(self._replies, message, address, mandatory=False)
+
+    async def _prove(self, message: Message, address: str) -> None:
+        try:
+            await _publish(self._apart, message, address, mandatory=False)
+        except UNCONFIRMED:
+            # The next one waits for a connection anew, rather than be lost with this one.
+            await asyncio.sleep(NOTICED_S)
+            raise
+        self._proved[address] = None
+        if len(self._proved) > MOST_PROVED:
+            del self._proved[next(iter(self._proved))]
 
     async def usage(self, automation_id: str, event: bytes) -> None:
         """Publish a `usage.recorded`; without accounting's queue it is tried until that is there."""
