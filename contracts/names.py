@@ -42,6 +42,8 @@ DEATH_HEADER = "x-death"
 DELIVERY_COUNT_HEADER = "x-delivery-count"
 #: Milliseconds since the epoch when a message was published; the name is RabbitMQ's message interceptor's.
 PUBLISHED_AT_HEADER = "timestamp_in_ms"
+#: W3C Trace Context; what came with a request goes with its answer and its events.
+TRACE_HEADERS = ("traceparent", "tracestate")
 
 _AUTOMATION_ID = re.compile(AUTOMATION_ID_PATTERN)
 

@@ -30,6 +30,7 @@ from workers.generation.automation import Automation
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
 from workers.generation.publishing import Publisher
+from workers.generation.replies import Replies
 from workers.generation.request import RequestHandler, unless_closed
 from workers.generation.unanswered import ended_by_broker
 from workers.generation.upstream import Upstream
@@ -71,8 +72,9 @@ async def run(settings: Settings) -> None:
         attempts = Attempts(pool, upstream, vault, settings.max_in_flight)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
-        publisher = await Publisher.open(connection, apart)
-        handler = RequestHandler(settings, journal, attempts, publisher, pool.now)
+        replies = await Replies.open(connection, apart)
+        publisher = await Publisher.open(connection)
+        handler = RequestHandler(settings, journal, attempts, replies, publisher=publisher, now=pool.now)
         lanes = Lanes(settings, mongo, connection, handler.handle, pool)
         prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)

@@ -6,23 +6,24 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import structlog
 from pydantic import SecretStr
 
 from contracts.errors import ErrorCode
-from contracts.messages import Outcome, Usage
 from infra.errors import VaultError
-from infra.prices import cost
 from infra.vault import Vault
-from workers.generation.classification import Next
+from workers.generation.assembly import Assembly, hides_usage, streamed_content
+from workers.generation.chunks import Chunks
+from workers.generation.classification import CANCELLED, Next
 from workers.generation.reading import Request
 from workers.generation.refusals import refused
-from workers.generation.result import NO_USAGE, AttemptRecord, Error, Progress
-from workers.generation.tokens import OutputAverages, estimate, estimate_input, usage_of
+from workers.generation.replies import NobodyWaitsError
+from workers.generation.result import AttemptRecord, Error, Progress
+from workers.generation.spending import answered, failed
+from workers.generation.tokens import OutputAverages, estimate
 from workers.generation.upstream import Answer, Failure, Upstream
-from workers.keys.health import Sample
 from workers.keys.key import Key
 from workers.keys.pool import KeyPool, Reservation, Reserved
 from workers.keys.registry import open_secret
@@ -65,6 +66,11 @@ class PutOff:
     """There will be no room for so long, in seconds: the request waits in its queue."""
 
     wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Nobody takes the stream any more."""
 
 
 class Attempts:
@@ -123,9 +129,10 @@ class Attempts:
         run: int,
         call_timeout_s: float,
         max_in_flight: int | None,
+        chunks: Chunks | None,
         on_call: Callable[[Reservation, int], Awaitable[None]],
         on_attempt: Callable[[AttemptRecord, asyncio.Future[None]], None],
-    ) -> Answered | Error | PutOff:
+    ) -> Answered | Error | PutOff | Gone:
         """Call the provider until it answers, nothing is left to try, or there is no room for long.
 
         Args:
@@ -135,6 +142,7 @@ class Attempts:
             run: the claim's run.
             call_timeout_s: how long one call may take, in seconds.
             max_in_flight: the automation's own cap on calls in flight.
+            chunks: what passes the answer on as it comes, where that is asked for.
             on_call: told of each call before it is made, with its reservation and its number.
             on_attempt: told of each attempt as it ends, with a future that is done when it is settled.
 
@@ -157,7 +165,7 @@ class Attempts:
             number = run * ATTEMPTS_PER_RUN + len(progress.attempts) + 1
             try:
                 answer = await self._call(
-                    request, reserved, call_timeout_s, partial(on_call, reserved, number)
+                    request, reserved, call_timeout_s, chunks, partial(on_call, reserved, number)
                 )
             except VaultError as error:
                 # This worker's master keys may be wrong, and the key all right: so it is not blamed.
@@ -179,6 +187,8 @@ class Attempts:
                 # The next reservation, of any worker, must see the cooldown.
                 await settled
                 avoid.add(reserved.key.id)
+                if failure.verdict is CANCELLED:
+                    return Gone()
                 if failure.verdict.next is Next.STOP:
                     return Error(ErrorCode.PROVIDER_REJECTED, failure.message, provider=failure.provider)
                 provider_failures += failure.verdict.next is Next.BACK_OFF
@@ -195,6 +205,7 @@ class Attempts:
         request: Request,
         reserved: Reservation,
         call_timeout_s: float,
+        chunks: Chunks | None,
         begin: Callable[[], Awaitable[None]],
     ) -> Answer | Failure | None:
         """Make the call when there is a slot; None where the reservation got too old for it."""
@@ -210,6 +221,8 @@ class Attempts:
                 self._pool.release(reserved)
                 return None
             try:
+                if chunks is not None:
+                    return await self._stream(request, key.base_url, secret, call_timeout_s, chunks)
                 return await self._upstream.call(
                     key.base_url,
                     secret,
@@ -220,8 +233,48 @@ class Attempts:
                 )
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
-                self._pool.settle(reserved, _settlement(reserved, used=reserved.tokens))
+                unknown = Settlement(reserved.second, reserved.tokens, reserved.tokens, reserved.model)
+                self._pool.settle(reserved, unknown)
                 raise
+
+    async def _stream(
+        self, request: Request, base_url: str, secret: SecretStr, call_timeout_s: float, chunks: Chunks
+    ) -> Answer | Failure:
+        """Make a call whose answer is passed on as it comes, and stop it when nobody takes it any more."""
+        assembly = Assembly(hides_usage=hides_usage(request))
+        chunks.begin()
+        started = time.perf_counter()
+        gone = asyncio.create_task(chunks.until_gone())
+        call = asyncio.create_task(
+            self._upstream.stream(
+                base_url,
+                secret,
+                request.path,
+                streamed_content(request),
+                request_id=request.envelope.request_id,
+                timeout_s=call_timeout_s,
+                assembly=assembly,
+                pass_on=chunks.send,
+            )
+        )
+        try:
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return call.result()
+            gone.result()
+        except NobodyWaitsError:
+            pass
+        finally:
+            gone.cancel()
+            call.cancel()
+            await asyncio.gather(gone, call, return_exceptions=True)
+        log.info("stream_cancelled", request_id=request.envelope.request_id)
+        return Failure(
+            CANCELLED,
+            "nobody takes the stream any more",
+            round((time.perf_counter() - started) * 1000),
+            output_tokens=assembly.output_tokens or 0,
+        )
 
     def _secret(self, key: Key) -> SecretStr:
         identity = (key.id, key.secret.nonce)
@@ -234,72 +287,13 @@ class Attempts:
         self, request: Request, reserved: Reservation, answer: Answer | Failure, number: int
     ) -> tuple[AttemptRecord, asyncio.Future[None]]:
         """Say what the attempt was, and settle its reservation."""
-        key = reserved.key
         if isinstance(answer, Failure):
-            verdict = answer.verdict
-            settlement = _settlement(
-                reserved,
-                used=0,
-                sample=Sample(ok=False) if verdict.blames_key else None,
-                cool_ms=verdict.cool_ms,
-                cool_reason=verdict.outcome,
-                denies_model=verdict.denies_model and request.model is not None,
-                rate_limits=answer.rate_limits,
-            )
-            record = AttemptRecord(
-                number=number,
-                key_id=key.id,
-                key_alias=key.alias,
-                outcome=verdict.outcome,
-                http_status=answer.http_status,
-                error_code=answer.error_code,
-                latency_ms=answer.latency_ms,
-                reserved_tokens=reserved.tokens,
-                model=request.model or "unknown",
-                occurred_at=self._pool.now(),
-            )
-            return record, self._pool.settle(reserved, settlement)
-        usage, estimated = self._usage(request, answer)
-        sample = Sample(ok=True, latency_ms=answer.latency_ms)
-        settlement = _settlement(
-            reserved, used=usage.total_tokens, sample=sample, rate_limits=answer.rate_limits
-        )
-        model = answer.document.get("model")
-        model = model if isinstance(model, str) else request.model or "unknown"
-        record = AttemptRecord(
-            number=number,
-            key_id=key.id,
-            key_alias=key.alias,
-            outcome=Outcome.OK,
-            http_status=answer.http_status,
-            error_code=None,
-            latency_ms=answer.latency_ms,
-            reserved_tokens=reserved.tokens,
-            model=model,
-            usage=usage,
-            cost=cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
-            tokens_estimated=estimated,
-            occurred_at=self._pool.now(),
-        )
+            record, settlement = failed(request, reserved, answer, number, self._pool.now())
+        else:
+            record, settlement = answered(request, reserved, answer, number, self._pool.now())
+            if request.model is not None and not record.tokens_estimated:
+                self._averages.learn(request.model, record.usage.completion_tokens)
         return record, self._pool.settle(reserved, settlement)
-
-    def _usage(self, request: Request, answer: Answer) -> tuple[Usage, bool]:
-        """The provider's count; without one, an estimate from both texts. Moderations have none."""
-        usage = usage_of(answer.document)
-        if usage is not None:
-            if request.model is not None:
-                self._averages.learn(request.model, usage.completion_tokens)
-            return usage, False
-        if "usage" not in answer.document and request.path == "/moderations":
-            return NO_USAGE, False
-        prompt, completion = estimate_input(request.body), estimate_input(answer.document)
-        return Usage(
-            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
-        ), True
-
-
-def _settlement(reserved: Reservation, *, used: int, **said: Any) -> Settlement:
-    return Settlement(reserved.second, reserved.tokens, used, reserved.model, **said)
 
 
 def back_off_s(failures: int) -> float:

@@ -62,7 +62,7 @@ class Booking:
             occurred_at=float(call.second),
         )
         log.warning("attempt_ambiguous", request_id=work.claim.request_id, number=call.number)
-        await self._publisher.usage(work.request.envelope.automation_id, self._event(work, attempt))
+        await self._publisher.usage(work.request.envelope, self._event(work, attempt))
 
     def _event(self, work: Work, attempt: AttemptRecord) -> bytes:
         request = work.request
@@ -76,4 +76,4 @@ class Booking:
     async def _publish(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
         # After the settlement, since accounting raises the pool's count of the day to the ledger's.
         await settled
-        await self._publisher.usage(request.envelope.automation_id, event)
+        await self._publisher.usage(request.envelope, event)

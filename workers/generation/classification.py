@@ -65,6 +65,7 @@ SERVER_ERROR = Verdict(Outcome.SERVER_ERROR, Next.BACK_OFF, blames_key=True)
 TIMEOUT = Verdict(Outcome.TIMEOUT, Next.BACK_OFF, blames_key=True)
 CONNECTION_ERROR = Verdict(Outcome.CONNECTION_ERROR, Next.BACK_OFF, blames_key=True)
 BAD_RESPONSE = Verdict(Outcome.BAD_RESPONSE, Next.BACK_OFF, blames_key=True)
+CANCELLED = Verdict(Outcome.CANCELLED, Next.STOP)
 
 
 def classify(status: int, code: str, message: str, headers: Mapping[str, str], now: float) -> Verdict:

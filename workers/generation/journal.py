@@ -68,10 +68,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The request was done; its result up to `replayed`, and its usage events."""
+    """The request was done; its result up to `replayed`, its usage events, and the chunks of its stream."""
 
     result: bytes
     events: list[bytes]
+    chunks: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Record:
     status: str
     result: bytes
     events: list[bytes]
+    #: The chunks of a streamed answer, packed; empty where there are none.
+    chunks: bytes = b""
 
 
 def duplicates(error: BulkWriteError) -> set[int]:
@@ -119,16 +122,16 @@ async def stored_result(
         return None
     if found["status"] == "running":
         return "running", None
-    return found["status"], _open_result(vault, found)
+    return found["status"], _open(vault, found, "result")
 
 
-def _result_context(identity: str) -> str:
-    """What a stored result is bound to, so that it can't be moved to another entry."""
-    return f"result:{identity}"
+def _context(identity: str, field: str) -> str:
+    """What a stored text is bound to, so that it can't be moved to another entry or field."""
+    return f"{field}:{identity}"
 
 
-def _open_result(vault: Vault, entry: Document) -> bytes:
-    return vault.open(Sealed.from_document(entry["result"]), _result_context(entry["_id"]))
+def _open(vault: Vault, entry: Document, field: str) -> bytes:
+    return vault.open(Sealed.from_document(entry[field]), _context(entry["_id"], field))
 
 
 class Journal:
@@ -245,7 +248,8 @@ class Journal:
         if found is None:
             return await self.claim(claim.automation_id, claim.request_id, call)
         if found["status"] != "running":
-            return Done(_open_result(self._vault, found), list(found["events"]))
+            chunks = _open(self._vault, found, "chunks") if found.get("chunks") else b""
+            return Done(_open(self._vault, found, "result"), list(found["events"]), chunks)
         if await self._is_worked_on(claim, found["owner"]):
             return Running()
         taken = await self._mongo.requests.find_one_and_update(
@@ -323,11 +327,15 @@ class Journal:
     def _done(self, record: Record, now: datetime) -> Document:
         return {
             "status": record.status,
-            "result": self._vault.seal(record.result, _result_context(record.claim.id)).document(),
+            "result": self._seal(record, "result", record.result),
+            **({"chunks": self._seal(record, "chunks", record.chunks)} if record.chunks else {}),
             "events": record.events,
             "finished_at": now,
             "expires_at": now + self._result_ttl,
         }
+
+    def _seal(self, record: Record, field: str, content: bytes) -> Document:
+        return self._vault.seal(content, _context(record.claim.id, field)).document()
 
     async def _stay_present(self) -> None:
         while True:

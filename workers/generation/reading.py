@@ -1,6 +1,7 @@
 """Reads a delivery into a request, or says what is wrong with it."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,8 @@ from contracts.messages import GenerationRequest, Path
 #: How far ahead a deadline may lie, in seconds.
 LONGEST_DEADLINE_S = 24 * 3600
 MAX_REQUEST_ID_LENGTH = 128
+#: W3C Trace Context asks that 512 characters of `tracestate` be passed on.
+LONGEST_TRACE_HEADER = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Envelope:
     received_at: float
     #: Whether the request came with its id, so that the journal knows it when it is delivered again.
     has_id: bool = True
+    #: W3C trace context that came with the request; it goes with what is published for it.
+    trace: Mapping[str, str] | None = None
     #: How often it was delivered before (RabbitMQ's `x-delivery-count`), when it waited or its worker died.
     deliveries: int = 0
 
@@ -51,6 +56,11 @@ class Request:
         """The model that the body names."""
         model = self.body.get("model")
         return model if isinstance(model, str) else None
+
+    @property
+    def wants_chunks(self) -> bool:
+        """Whether the answer is to be streamed."""
+        return self.body.get("stream") is True
 
     @property
     def content(self) -> bytes:
@@ -99,8 +109,6 @@ def read(
         return Invalid(envelope, _first(error))
     except ValueError as error:
         return Invalid(envelope, f"Invalid JSON: {error}")
-    if request.body.get("stream"):
-        return Invalid(envelope, "body.stream: chunks are not served yet; ask without it")
     deadline = envelope.published_at + deadline_s
     if request.deadline is not None:
         deadline = request.deadline.timestamp()
@@ -132,9 +140,19 @@ def _envelope(
         published_at=_published_at(message, now),
         received_at=now,
         has_id=bool(message.message_id),
+        trace=_trace(message.headers or {}),
         deliveries=deliveries if isinstance(deliveries, int) else 0,
     )
     return envelope, problem
+
+
+def _trace(headers: Mapping[str, Any]) -> Mapping[str, str] | None:
+    found = {name: headers[name] for name in names.TRACE_HEADERS if name in headers}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, str) and len(value) <= LONGEST_TRACE_HEADER
+    } or None
 
 
 def _published_at(message: AbstractIncomingMessage, now: float) -> float:

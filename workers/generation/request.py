@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -11,12 +12,14 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from contracts.errors import ErrorCode
 from infra.mongo import PyMongoError
 from infra.settings import Settings
-from workers.generation.attempts import PATIENCE_S, Answered, Attempts, PutOff, Reserving
+from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, PutOff, Reserving
 from workers.generation.automation import Automation
 from workers.generation.booking import Booking
+from workers.generation.chunks import Chunks
 from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
+from workers.generation.replies import NobodyWaitsError, Replies
 from workers.generation.result import (
     FIRST,
     REPEATED,
@@ -42,6 +45,7 @@ RECORD_RETRY_S = 0.5
 FIRST_NUMBER = 1
 #: The largest result that is kept, in bytes: with its events it fits into a document of MongoDB (16 MiB).
 LARGEST_KEPT_BYTES = 15 * 1024 * 1024
+SUCCEEDED = "succeeded"
 INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
 
 
@@ -53,6 +57,8 @@ class RequestHandler:
         settings: Settings,
         journal: Journal,
         attempts: Attempts,
+        replies: Replies,
+        *,
         publisher: Publisher,
         now: Callable[[], float],
     ) -> None:
@@ -61,6 +67,7 @@ class RequestHandler:
         self._now = now
         self._journal = journal
         self._attempts = attempts
+        self._replies = replies
         self._publisher = publisher
         self._booking = Booking(publisher)
 
@@ -93,6 +100,8 @@ class RequestHandler:
             await unless_closed(message.ack())
         except LaneFullError:
             raise
+        except NobodyWaitsError:
+            await unless_closed(message.ack())
         except (HandedBackError, asyncio.CancelledError):
             await unless_closed(message.nack(requeue=True))
         except PyMongoError as error:
@@ -140,6 +149,8 @@ class RequestHandler:
             await self._repeat(request, claim)
             return
         work = Work(message, request, automation, claim, reserving, ended)
+        if request.wants_chunks:
+            work.chunks = Chunks(self._replies, envelope, restarted=claim.run > 0)
         work.call = call if claim.run == 0 else None
         try:
             if claim.unknown is not None:
@@ -173,14 +184,17 @@ class RequestHandler:
         if isinstance(outcome, PutOff):
             await asyncio.gather(*work.accounted)
             raise LaneFullError(outcome.wait_s)
+        if isinstance(outcome, Gone):
+            await asyncio.gather(*work.accounted)
+            raise NobodyWaitsError
         if isinstance(outcome, Answered):
-            status, result = "succeeded", succeeded(envelope, work.progress, outcome.raw, self._now())
+            status, result = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        is_mine = await self._record(Record(work.claim, status, self._kept(envelope, result), work.events))
+        is_mine = await self._record(self._kept(work, status, result))
         self._booking.answer(work)
         if is_mine:
-            await self._publisher.reply(envelope, result, FIRST)
+            await self._replies.result(envelope, result, FIRST)
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
             await self._publisher.dead_letter(work.message, envelope.automation_id, INTERNAL_MESSAGE)
@@ -193,7 +207,7 @@ class RequestHandler:
             total_ms=round((self._now() - envelope.published_at) * 1000),
         )
 
-    async def _outcome(self, work: Work) -> Answered | Error | PutOff:
+    async def _outcome(self, work: Work) -> Answered | Error | PutOff | Gone:
         """How the request ends; our own failures are an end too."""
         ended = work.ended or self._poison(work)
         if ended is not None or work.reserving is None:
@@ -207,6 +221,7 @@ class RequestHandler:
                 run=work.claim.run,
                 call_timeout_s=work.automation.call_timeout_s,
                 max_in_flight=work.automation.max_in_flight,
+                chunks=work.chunks,
                 on_call=partial(self._begin, work),
                 on_attempt=partial(self._booking.attempt, work),
             )
@@ -253,9 +268,13 @@ class RequestHandler:
 
     async def _repeat(self, request: Request, done: Done) -> None:
         """Answer from the journal; the events go out again too, and count once."""
-        await self._publisher.reply(request.envelope, done.result, REPEATED)
+        envelope = request.envelope
+        with suppress(NobodyWaitsError):
+            if request.wants_chunks:
+                await Chunks(self._replies, envelope, restarted=True).repeat(done.chunks)
+            await self._replies.result(envelope, done.result, REPEATED)
         for event in done.events:
-            await self._publisher.usage(request.envelope.automation_id, event)
+            await self._publisher.usage(envelope, event)
         log.info("request_repeated", request_id=request.envelope.request_id)
 
     async def _refuse(
@@ -263,17 +282,19 @@ class RequestHandler:
     ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         log.warning("request_refused", automation_id=envelope.automation_id, reason=error.message)
-        await self._publisher.reply(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
+        await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
         if not is_dead:
             reason = f"{error.code}: {error.message}"
             await self._publisher.dead_letter(message, envelope.automation_id, reason)
 
-    def _kept(self, envelope: Envelope, result: bytes) -> bytes:
+    def _kept(self, work: Work, status: str, result: bytes) -> Record:
         """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""
-        if len(result) <= LARGEST_KEPT_BYTES:
-            return result
-        message = f"the answer of {len(result)} bytes was delivered once, and is too large to be kept"
-        return failed(envelope, Progress(), Error(ErrorCode.INTERNAL, message), self._now())
+        chunks = work.chunks.packed() if work.chunks is not None and status == SUCCEEDED else b""
+        if chunks is None or len(result) + len(chunks) > LARGEST_KEPT_BYTES:
+            error = Error(ErrorCode.INTERNAL, "the answer was delivered once, and is too large to be kept")
+            result = failed(work.request.envelope, Progress(), error, self._now())
+            chunks = b""
+        return Record(work.claim, status, result, work.events, chunks)
 
 
 def _call(reserved: Reservation, number: int) -> Call:

@@ -15,6 +15,7 @@ from infra.prices import Cost
 from workers.generation.reading import Envelope
 
 NO_USAGE: Final = Usage()
+FREE: Final = Cost(0, known=True)
 #: How a stored result ends, and how it ends when it is repeated.
 FIRST: Final = b',"replayed":false}'
 REPEATED: Final = b',"replayed":true}'
@@ -36,7 +37,7 @@ class AttemptRecord:
     #: Seconds since the epoch, on MongoDB's clock.
     occurred_at: float
     usage: Usage = NO_USAGE
-    cost: Cost = Cost(0, known=True)  # noqa: RUF009  # frozen
+    cost: Cost = FREE
     tokens_estimated: bool = False
 
 

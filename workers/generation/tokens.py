@@ -39,8 +39,18 @@ class OutputAverages:
 
 def estimate_input(body: Any) -> int:
     """Input tokens of a request's body, from its texts' lengths; an attachment is a fixed number."""
-    characters, attachments = _measure(body)
-    return characters // CHARACTERS_PER_TOKEN + attachments * TOKENS_PER_ATTACHMENT + 1
+    texts, attachments = _measure(body)
+    return tokens_of(texts) + attachments * TOKENS_PER_ATTACHMENT
+
+
+def characters(value: Any) -> int:
+    """Characters of all texts in a JSON value."""
+    return _measure(value)[0] if value is not None else 0
+
+
+def tokens_of(characters: int) -> int:
+    """Tokens that a text of so many characters is taken for."""
+    return characters // CHARACTERS_PER_TOKEN + 1
 
 
 def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> int:

@@ -1,17 +1,20 @@
 """The call to the provider: the OpenAI SDK's client, one connection pool, bytes through."""
 
 import asyncio
+import json
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from string import punctuation
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import orjson
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient
+from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 from pydantic import SecretStr
 
+from workers.generation.assembly import Assembly, error_in
 from workers.generation.classification import (
     AUTH_FAILED,
     BAD_RESPONSE,
@@ -30,22 +33,32 @@ MAX_CLIENTS = 4096
 #: The provider's own correlation header (OpenAI, "Debugging requests").
 REQUEST_ID_HEADER = "X-Client-Request-Id"
 JSON_BODY = {"Content-Type": "application/json"}
+EVENT_STREAM = "text/event-stream"
+#: What a call may fail of: the provider's word, the connection, its time, and an event that is not JSON.
+FAILURES = (APIError, httpx2.HTTPError, TimeoutError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The provider's JSON, as bytes and decoded."""
+    """The provider's JSON, as bytes and decoded; of a stream what is known of it.
+
+    `output_tokens` is an estimate for what was streamed, should the provider not count it.
+    """
 
     raw: bytes
     document: dict[str, Any]
     http_status: int
     latency_ms: int
     rate_limits: RateLimits | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt without an answer; `provider` is the provider's error body."""
+    """An attempt without an answer; `provider` is the provider's error body.
+
+    `output_tokens` is an estimate for what was streamed before it failed; None where nothing was.
+    """
 
     verdict: Verdict
     message: str
@@ -54,6 +67,7 @@ class Failure:
     error_code: str | None = None
     provider: dict[str, Any] | None = None
     rate_limits: RateLimits | None = None
+    output_tokens: int | None = None
 
 
 class Upstream:
@@ -101,19 +115,71 @@ class Upstream:
                     path,
                     cast_to=httpx2.Response,
                     content=content,
-                    options={
-                        "headers": {**JSON_BODY, REQUEST_ID_HEADER: quote(request_id, safe=punctuation)}
-                    },
+                    options={"headers": _headers(request_id)},
                 )
                 raw = response.content
-        except APIStatusError as error:
-            return _refused(error, api_key, _since(started))
-        except TimeoutError:
-            return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", _since(started))
-        except (APIConnectionError, httpx2.HTTPError) as error:
-            cause = type(error.__cause__ or error).__name__
-            return Failure(CONNECTION_ERROR, f"the connection failed: {cause}", _since(started))
+        except FAILURES as error:
+            return _failed(error, api_key, _since(started), timeout_s)
         return _answered(raw, response, _since(started))
+
+    async def stream(
+        self,
+        base_url: str,
+        api_key: SecretStr,
+        path: str,
+        content: bytes,
+        *,
+        request_id: str,
+        timeout_s: float,
+        assembly: Assembly,
+        pass_on: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> Answer | Failure:
+        """Make one call whose answer is streamed; it never raises for what a provider does.
+
+        Args:
+            base_url: the provider's address, up to and with `/v1`.
+            api_key: the key to call with.
+            path: the endpoint below it.
+            content: the JSON body.
+            request_id: sent along, for the provider's logs.
+            timeout_s: how long the whole call may take, in seconds.
+            assembly: is given all that comes.
+            pass_on: is given what the automation is to see of it, in order; what it raises ends the call.
+        """
+        client = self._client(base_url, api_key)
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout_s):
+                events = await client.post(
+                    path,
+                    cast_to=object,
+                    content=content,
+                    options={"headers": _headers(request_id)},
+                    stream=True,
+                    stream_cls=AsyncStream[object],
+                )
+                response = events.response
+                async with events:
+                    if EVENT_STREAM not in response.headers.get("content-type", ""):
+                        return _answered(await response.aread(), response, _since(started))
+                    failure = await _follow(events, api_key, assembly, pass_on)
+        except FAILURES as error:
+            failure = _failed(error, api_key, 0, timeout_s)
+        latency_ms = _since(started)
+        if failure is None and not assembly.is_whole:
+            failure = Failure(BAD_RESPONSE, "the provider's stream ended before its answer did", 0)
+        if failure is not None:
+            streamed = assembly.output_tokens
+            status = failure.http_status if streamed is None else 200
+            return replace(failure, latency_ms=latency_ms, http_status=status, output_tokens=streamed)
+        return Answer(
+            assembly.raw,
+            assembly.document,
+            response.status_code,
+            latency_ms,
+            rate_limits(response.headers),
+            assembly.output_tokens,
+        )
 
     def _client(self, base_url: str, api_key: SecretStr) -> AsyncOpenAI:
         identity = (base_url, api_key.get_secret_value())
@@ -124,6 +190,53 @@ class Upstream:
             client = self._root.with_options(api_key=api_key.get_secret_value(), base_url=base_url)
             self._clients[identity] = client
         return client
+
+
+def _headers(request_id: str) -> dict[str, str]:
+    return {**JSON_BODY, REQUEST_ID_HEADER: quote(request_id, safe=punctuation)}
+
+
+async def _follow(
+    events: AsyncStream[object],
+    api_key: SecretStr,
+    assembly: Assembly,
+    pass_on: Callable[[dict[str, Any]], Awaitable[None]],
+) -> Failure | None:
+    """Pass on what comes, until the end; the provider may say in between that it failed."""
+    async for data in events:
+        if not isinstance(data, dict):
+            return Failure(BAD_RESPONSE, "an event of the provider's stream is not a JSON object", 0)
+        if (error := error_in(data)) is not None:
+            return _broken_off(error, api_key)
+        chunk = assembly.take(data)
+        if chunk is not None:
+            await pass_on(chunk)
+    return None
+
+
+def _failed(error: Exception, api_key: SecretStr, latency_ms: int, timeout_s: float) -> Failure:
+    """What an exception of the SDK or of the connection means."""
+    match error:
+        case APIStatusError():
+            return _refused(error, api_key, latency_ms)
+        case TimeoutError():
+            return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", latency_ms)
+        case APIError(body=dict() as body):
+            return replace(_broken_off(body, api_key), latency_ms=latency_ms)
+        case APIError() | httpx2.HTTPError():
+            cause = type(error.__cause__ or error).__name__
+            return Failure(CONNECTION_ERROR, f"the connection failed: {cause}", latency_ms)
+        case _:
+            return Failure(BAD_RESPONSE, "an event of the provider's stream is not JSON", latency_ms)
+
+
+def _broken_off(error: dict[str, Any], api_key: SecretStr) -> Failure:
+    """Judge an error that came in a stream, in place of what should have followed."""
+    error = _scrubbed(error, api_key)
+    code = str(error.get("code") or error.get("type") or "")
+    message = str(error.get("message") or "the provider broke its stream off")
+    verdict = classify(500, code, message, {}, time.time())
+    return Failure(verdict, message, 0, 200, code or None, {"error": error})
 
 
 def _since(started: float) -> int:

@@ -7,6 +7,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from workers.generation.attempts import Reserving
 from workers.generation.automation import Automation
+from workers.generation.chunks import Chunks
 from workers.generation.journal import Call, Claim
 from workers.generation.reading import Request
 from workers.generation.result import Error, Progress
@@ -23,6 +24,8 @@ class Work:
     reserving: Reserving | None
     #: How it ends without a call, where that is known before.
     ended: Error | None
+    #: What passes the answer on as it comes, where that is asked for.
+    chunks: Chunks | None = None
     progress: Progress = field(default_factory=Progress)
     #: The call that the journal knows of, and whether it is under way.
     call: Call | None = None

@@ -1,0 +1,120 @@
+"""What an attempt used: its record for result and ledger, and what its reservation is settled with."""
+
+from contracts.messages import Outcome, Path, Usage
+from infra.prices import Cost, cost
+from workers.generation.reading import Request
+from workers.generation.result import FREE, NO_USAGE, AttemptRecord
+from workers.generation.tokens import estimate_input, usage_of
+from workers.generation.upstream import Answer, Failure
+from workers.keys.health import Sample
+from workers.keys.pool import Reservation
+from workers.keys.settlements import Settlement
+
+
+def answered(
+    request: Request, reserved: Reservation, answer: Answer, number: int, now: float
+) -> tuple[AttemptRecord, Settlement]:
+    """An attempt that the provider answered.
+
+    Args:
+        request: that was asked.
+        reserved: what was reserved for it.
+        answer: the provider's.
+        number: of the attempt.
+        now: the time on MongoDB's clock, in seconds since the epoch.
+    """
+    usage, estimated = _usage(request, answer)
+    model = answer.document.get("model")
+    model = model if isinstance(model, str) else request.model or "unknown"
+    record = AttemptRecord(
+        number=number,
+        key_id=reserved.key.id,
+        key_alias=reserved.key.alias,
+        outcome=Outcome.OK,
+        http_status=answer.http_status,
+        error_code=None,
+        latency_ms=answer.latency_ms,
+        reserved_tokens=reserved.tokens,
+        model=model,
+        usage=usage,
+        cost=_cost(model, usage),
+        tokens_estimated=estimated,
+        occurred_at=now,
+    )
+    settlement = Settlement(
+        reserved.second,
+        reserved.tokens,
+        usage.total_tokens,
+        reserved.model,
+        sample=Sample(ok=True, latency_ms=answer.latency_ms),
+        rate_limits=answer.rate_limits,
+    )
+    return record, settlement
+
+
+def failed(
+    request: Request, reserved: Reservation, failure: Failure, number: int, now: float
+) -> tuple[AttemptRecord, Settlement]:
+    """An attempt that failed: it used nothing, unless a part of a streamed answer had come.
+
+    Args:
+        request: that was asked.
+        reserved: what was reserved for it.
+        failure: how it failed.
+        number: of the attempt.
+        now: the time on MongoDB's clock, in seconds since the epoch.
+    """
+    verdict, model = failure.verdict, request.model or "unknown"
+    streamed = failure.output_tokens
+    usage = NO_USAGE if streamed is None else _estimated(request, streamed)
+    record = AttemptRecord(
+        number=number,
+        key_id=reserved.key.id,
+        key_alias=reserved.key.alias,
+        outcome=verdict.outcome,
+        http_status=failure.http_status,
+        error_code=failure.error_code,
+        latency_ms=failure.latency_ms,
+        reserved_tokens=reserved.tokens,
+        model=model,
+        usage=usage,
+        cost=FREE if streamed is None else _cost(model, usage),
+        tokens_estimated=streamed is not None,
+        occurred_at=now,
+    )
+    settlement = Settlement(
+        reserved.second,
+        reserved.tokens,
+        usage.total_tokens,
+        reserved.model,
+        sample=Sample(ok=False) if verdict.blames_key else None,
+        cool_ms=verdict.cool_ms,
+        cool_reason=verdict.outcome,
+        denies_model=verdict.denies_model and request.model is not None,
+        rate_limits=failure.rate_limits,
+    )
+    return record, settlement
+
+
+def _usage(request: Request, answer: Answer) -> tuple[Usage, bool]:
+    """The provider's count; without one, an estimate from both texts. Moderations have none."""
+    usage = usage_of(answer.document)
+    if usage is not None:
+        return usage, False
+    if "usage" not in answer.document and request.path is Path.MODERATIONS:
+        return NO_USAGE, False
+    streamed = answer.output_tokens
+    return _estimated(request, estimate_input(answer.document) if streamed is None else streamed), True
+
+
+def _estimated(request: Request, output_tokens: int) -> Usage:
+    prompt_tokens = estimate_input(request.body)
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=output_tokens,
+        total_tokens=prompt_tokens + output_tokens,
+    )
+
+
+def _cost(model: str, usage: Usage) -> Cost:
+    return cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
