@@ -62,11 +62,6 @@ async def dead_letter(world: World, request_id: str) -> tuple[str, bytes]:
             {},
             "deadline: Input should have timezone",
         ),
-        (
-            json.dumps({"path": "/chat/completions", "body": {"stream": True}}).encode(),
-            {},
-            "body.stream: chunks are not served yet",
-        ),
         (json.dumps(GOOD).encode(), {"type": "generation.request.v9"}, "type is 'generation.request.v9'"),
         (
             b'{"path": "/embeddings", "body": {"input": "' + b"x" * 5_000_000 + b'"}}',
@@ -74,7 +69,7 @@ async def dead_letter(world: World, request_id: str) -> tuple[str, bytes]:
             "bytes, more than the",
         ),
     ],
-    ids=["text", "bytes", "no-object", "typo", "no-body", "path", "far", "naive", "stream", "type", "5-MB"],
+    ids=["text", "bytes", "no-object", "typo", "no-body", "path", "far", "naive", "type", "5-MB"],
 )
 async def test_what_is_not_a_request_is_answered_and_dead_lettered_with_its_reason(
     shared: World, body: bytes, properties: dict[str, Any], reason: str

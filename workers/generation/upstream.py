@@ -33,6 +33,8 @@ MAX_CLIENTS = 4096
 #: The provider's own correlation header (OpenAI, "Debugging requests").
 REQUEST_ID_HEADER = "X-Client-Request-Id"
 JSON_BODY = {"Content-Type": "application/json"}
+#: All that is said of a refused key: providers repeat a part of it.
+REFUSED_MESSAGE = "the provider refuses the key"
 EVENT_STREAM = "text/event-stream"
 #: What a call may fail of: the provider's word, the connection, its time, and an event that is not JSON.
 FAILURES = (APIError, httpx2.HTTPError, TimeoutError, json.JSONDecodeError, UnicodeDecodeError)
@@ -236,6 +238,8 @@ def _broken_off(error: dict[str, Any], api_key: SecretStr) -> Failure:
     code = str(error.get("code") or error.get("type") or "")
     message = str(error.get("message") or "the provider broke its stream off")
     verdict = classify(500, code, message, {}, time.time())
+    if verdict is AUTH_FAILED:
+        return Failure(verdict, REFUSED_MESSAGE, 0, 200, code)
     return Failure(verdict, message, 0, 200, code or None, {"error": error})
 
 
@@ -255,10 +259,7 @@ def _answered(raw: bytes, response: httpx2.Response, latency_ms: int) -> Answer 
 
 
 def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Failure:
-    """Judge an error answer; the key is taken out of it, should the provider repeat it.
-
-    Of a refused key nothing is passed on: providers repeat a part of it.
-    """
+    """Judge an error answer; the key is taken out of it, should the provider repeat it."""
     response = error.response
     try:
         body = orjson.loads(response.content)
@@ -275,9 +276,7 @@ def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Fail
         response.status_code, kind if kind == "insufficient_quota" else code, message, headers, time.time()
     )
     if verdict is AUTH_FAILED:
-        return Failure(
-            verdict, "the provider refuses the key", latency_ms, response.status_code, code or None
-        )
+        return Failure(verdict, REFUSED_MESSAGE, latency_ms, response.status_code, code or None)
     said = rate_limits(headers)
     return Failure(verdict, message, latency_ms, response.status_code, code or None, body, said)
 

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from contracts.messages import Outcome
 from infra.local.simulator import create_app
 from infra.local.simulator.script import Script
+from workers.generation.assembly import Assembly
 from workers.generation.classification import Next
 from workers.generation.upstream import Answer, Failure, Upstream
 
@@ -322,3 +324,109 @@ async def test_what_openai_says_is_understood(
     async with TestServer(create_app(script)) as simulator:
         answer = await call(upstream, str(simulator.make_url("/v1")))
     assert (answer.verdict.outcome if isinstance(answer, Failure) else None) == outcome
+
+
+EVENTS = "text/event-stream"
+FIRST = b'data: {"model": "m", "choices": [{"index": 0, "delta": {"content": "hello"}}]}\n\n'
+LAST = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+class Streamed:
+    """One streamed call: how it ended, and what was passed on."""
+
+    def __init__(self, upstream: Upstream, base_url: str) -> None:
+        self._upstream, self._base_url = upstream, base_url
+        self.passed_on: list[dict[str, Any]] = []
+
+    async def take(self, data: dict[str, Any]) -> None:
+        self.passed_on.append(data)
+
+    async def call(self, timeout_s: float = 10.0) -> Answer | Failure:
+        return await self._upstream.stream(
+            self._base_url,
+            SecretStr(SECRET),
+            "/chat/completions",
+            HELLO,
+            request_id="req-1",
+            timeout_s=timeout_s,
+            assembly=Assembly(hides_usage=True),
+            pass_on=self.take,
+        )
+
+
+@pytest.fixture
+def streamed(upstream: Upstream, server: BaseTestServer) -> Streamed:
+    return Streamed(upstream, str(server.make_url("/v1")))
+
+
+async def test_a_stream_is_passed_on_and_its_answer_is_what_is_known_of_it(
+    provider: Provider, streamed: Streamed
+) -> None:
+    provider.answers(200, FIRST + LAST + DONE, EVENTS)
+    answer = await streamed.call()
+    assert isinstance(answer, Answer)
+    assert (answer.raw, answer.document, answer.output_tokens) == (b"null", {"model": "m"}, 2)
+    assert len(streamed.passed_on) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "code"),
+    [
+        (FIRST, Outcome.BAD_RESPONSE, None),
+        (FIRST + DONE, Outcome.BAD_RESPONSE, None),
+        (FIRST + b"data: {broken\n\n", Outcome.BAD_RESPONSE, None),
+        (FIRST + b"data: [1]\n\n", Outcome.BAD_RESPONSE, None),
+        (
+            FIRST + b'data: {"error": {"code": "server_error", "message": "oops"}}\n\n',
+            Outcome.SERVER_ERROR,
+            "server_error",
+        ),
+        (
+            FIRST + b'data: {"type": "error", "code": "insufficient_quota", "message": "oops"}\n\n',
+            Outcome.QUOTA_EXHAUSTED,
+            "insufficient_quota",
+        ),
+    ],
+    ids=["ends", "done-too-soon", "no-json", "no-object", "error", "error-event"],
+)
+async def test_a_stream_that_breaks_off_is_a_failure_with_what_had_come(
+    provider: Provider, streamed: Streamed, body: bytes, outcome: Outcome, code: str | None
+) -> None:
+    provider.answers(200, body, EVENTS)
+    failure = await refused(streamed.call())
+    assert (failure.verdict.outcome, failure.error_code) == (outcome, code)
+    assert (failure.http_status, failure.output_tokens) == (200, 2)
+    assert len(streamed.passed_on) == 1
+
+
+async def test_a_stream_that_is_refused_is_judged_as_any_call(provider: Provider, streamed: Streamed) -> None:
+    provider.answers(401, b'{"error": {"code": "invalid_api_key", "message": "no"}}')
+    failure = await refused(streamed.call())
+    assert (failure.verdict.outcome, failure.output_tokens) == (Outcome.AUTH_FAILED, None)
+
+
+async def test_a_stream_that_stalls_is_given_up_after_its_time(
+    provider: Provider, streamed: Streamed
+) -> None:
+    async def stall(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": EVENTS})
+        await response.prepare(request)
+        await response.write(FIRST)
+        await asyncio.sleep(30)
+        return response
+
+    provider.handler = stall
+    failure = await refused(streamed.call(timeout_s=1.0))
+    assert (failure.verdict.outcome, failure.output_tokens) == (Outcome.TIMEOUT, 2)
+    assert len(streamed.passed_on) == 1
+
+
+async def test_a_provider_that_does_not_stream_is_answered_by_all_the_same(
+    provider: Provider, streamed: Streamed
+) -> None:
+    provider.answers(200, b'{"id": "whole"}')
+    answer = await streamed.call()
+    assert isinstance(answer, Answer)
+    assert (answer.raw, answer.document) == (b'{"id": "whole"}', {"id": "whole"})
+    assert streamed.passed_on == []
