@@ -1,7 +1,7 @@
 """Chunks on their way: numbered, marked where they start again, and kept for a repeat."""
 
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,9 @@ from contracts.messages import GenerationChunk
 from tests.builders import make_envelope
 from workers.generation.chunks import Chunks, pack, unpacked
 from workers.generation.reading import Envelope
-from workers.generation.replies import Replies
+
+if TYPE_CHECKING:
+    from workers.generation.replies import Replies
 
 
 class Sent:
