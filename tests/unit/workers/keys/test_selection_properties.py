@@ -123,7 +123,7 @@ def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
     for index, refusal in planned.refuse.items():
         # Nobody waits for a quota, of which nobody knows when it is back.
         earliest = NOW if refusal.reason is RefusalReason.KEYS_EXHAUSTED else asks[index].deadline
-        assert refusal.retry_at is None or refusal.retry_at > earliest
+        assert refusal.retry_at is None or refusal.retry_at >= earliest
     for index, later in planned.put_off.items():
         assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
 
