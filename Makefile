@@ -38,8 +38,9 @@ chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/rel
 	@KEYWAY_CHAOS_REPORT=chaos-report.jsonl $(BIN)/pytest --chaos long -n 3 --dist worksteal tests/chaos $(ARGS)
 	@cat chaos-report.jsonl
 
-bench: setup ## Measure a worker against its peer, in one run
+bench: setup ## Measure a worker against its peers, and the first chunk of streams, each in one run
 	@$(BIN)/python -m tests.bench.worker_cpu
+	@$(BIN)/python -m tests.bench.first_chunk
 
 lock: setup ## Bring requirements.lock up to date with pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
