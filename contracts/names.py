@@ -63,6 +63,14 @@ def lease_queue(automation_id: str) -> str:
     return f"leases.{automation_id}"
 
 
+def next_user(automation_id: str) -> str:
+    """The second RabbitMQ user of an automation, whose password is its new token while its token rotates.
+
+    It may do what the automation's own user may. A `.` is in no id, so that it is nobody else's.
+    """
+    return f"{automation_id}.next"
+
+
 def event_routing_key(message_type: str, automation_id: str) -> str:
     """The routing key of an event: its type without the version, then the automation.
 
