@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from contracts import names
-from contracts.errors import ERROR_CLASSES, PublishError, ReplyTimeoutError
+from contracts.errors import PublishError, ReplyTimeoutError, error_class
 from contracts.messages import GenerationRequest, GenerationResult
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Keyway:
             del self._pending[request_id]
         if result.error is not None:
             error = result.error
-            raise ERROR_CLASSES[error.code](error.message, retry_at=error.retry_at, result=result)
+            raise error_class(error.code)(error.message, retry_at=error.retry_at, result=result)
         return result
 
     async def _ask(self, message: Message, reply: asyncio.Future[GenerationResult]) -> GenerationResult:

@@ -78,17 +78,17 @@ class GenerationError(KeywayError):
     """A result with status `failed`.
 
     Attributes:
-        code: the error's code.
+        code: the error's code; `internal` where this version does not know it, as `result.error.code` has it.
         retryable: whether the same request may succeed later.
         retry_at: when, if that is known.
         result: the whole result, with its attempts.
     """
 
-    code: ClassVar[ErrorCode]
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
     def __init__(self, message: str, *, retry_at: datetime | None, result: GenerationResult) -> None:
         super().__init__(message)
-        self.retryable = self.code.retryable
+        self.retryable = result.error.retryable if result.error else self.code.retryable
         self.retry_at = retry_at
         self.result = result
 
@@ -153,7 +153,7 @@ class InternalError(GenerationError):
     code = ErrorCode.INTERNAL
 
 
-ERROR_CLASSES: dict[ErrorCode, type[GenerationError]] = {
+ERROR_CLASSES: dict[str, type[GenerationError]] = {
     cls.code: cls
     for cls in (
         InvalidRequestError,
@@ -168,3 +168,8 @@ ERROR_CLASSES: dict[ErrorCode, type[GenerationError]] = {
         InternalError,
     )
 }
+
+
+def error_class(code: str) -> type[GenerationError]:
+    """The exception of a code; `GenerationError` itself for one that a later version of Keyway brought."""
+    return ERROR_CLASSES.get(code, GenerationError)
