@@ -3,6 +3,10 @@
 KeywayError
 ├── PublishError                  the request never reached a queue: no such automation, or refused
 ├── ReplyTimeoutError             no answer within the caller's own timeout; the request may still be done
+├── ClientClosedError             the client was closed under a request, which may still be done
+├── InvalidReplyError             an answer came that does not follow the contract
+├── BrokenStreamError             chunks of a streamed answer are missing
+├── SlowConsumerError             a streamed answer came faster than it was taken
 └── GenerationError               a result with status `failed`
     ├── InvalidRequestError       invalid_request
     ├── ProviderRejectedError     provider_rejected
@@ -72,6 +76,32 @@ class ReplyTimeoutError(KeywayError):
     def __init__(self, request_id: str, timeout_s: float) -> None:
         super().__init__(f"no answer to request {request_id} within {timeout_s:g} s")
         self.request_id = request_id
+
+
+class ClientClosedError(KeywayError):
+    """The client was closed, or never opened; a request that was under way may still be done."""
+
+
+class InvalidReplyError(KeywayError):
+    """An answer does not follow the contract: it is from another version, or from somebody else.
+
+    Attributes:
+        request_id: whose answer it is.
+        body: the answer, as it came.
+    """
+
+    def __init__(self, request_id: str, reason: str, body: bytes) -> None:
+        super().__init__(f"the answer to request {request_id} is not readable: {reason}")
+        self.request_id = request_id
+        self.body = body
+
+
+class BrokenStreamError(KeywayError):
+    """Chunks of a streamed answer are missing. Ask again with another id, or read `result` if it came."""
+
+
+class SlowConsumerError(KeywayError):
+    """A streamed answer came so much faster than it was taken that the stream was closed."""
 
 
 class GenerationError(KeywayError):
