@@ -27,7 +27,7 @@ REQUEST_PROPERTIES: Json = {
     "content_type": "application/json",
     "message_id": "the request's id and idempotency key, 1 to 128 characters; absent: the worker makes one",
     "correlation_id": "comes back with the answer",
-    "reply_to": f"{names.DIRECT_REPLY_TO} or a queue replies.<automation>[.<name>]; absent: no answer is wanted",
+    "reply_to": f"{names.DIRECT_REPLY_TO} or a queue replies.<automation>[.<name>]; absent: nobody waits",
     "expiration": "optional; milliseconds after which the request is answered with deadline_exceeded",
 }
 ANSWER_PROPERTIES: Json = {
