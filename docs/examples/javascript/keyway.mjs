@@ -29,9 +29,8 @@ export class Keyway {
   static async connect(url = process.env.KEYWAY_URL) {
     if (!url) throw new KeywayError({ code: 'no_address', message: 'set KEYWAY_URL, or give an address' });
     const keyway = new Keyway();
-    // While a token rotates, the new one belongs to the user `<automation>.next`.
-    keyway.#automation = decodeURIComponent(new URL(url).username).replace(/\.next$/, '');
-    keyway.#connection = await amqp.connect(url);
+    keyway.#automation = decodeURIComponent(new URL(url).username);
+    keyway.#connection = await signIn(url, keyway.#automation);
     keyway.#connection.on('error', (error) => keyway.#failAll(error.message));
     keyway.#connection.on('close', () => keyway.#failAll('the connection is closed'));
     keyway.#channel = await keyway.#connection.createConfirmChannel();
@@ -107,5 +106,17 @@ export class Keyway {
 
   #failAll(message) {
     for (const requestId of this.#waiting.keys()) this.#fail(requestId, message);
+  }
+}
+
+/** As the automation, or, while its token rotates and this is the new one, as `<automation>.next`. */
+async function signIn(url, automation) {
+  try {
+    return await amqp.connect(url);
+  } catch (error) {
+    if (!error.message.includes('ACCESS_REFUSED')) throw error;
+    const address = new URL(url);
+    address.username = `${automation}.next`;
+    return amqp.connect(address.href);
   }
 }
