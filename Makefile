@@ -30,8 +30,9 @@ format: setup ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: setup ## Write contracts/schemas anew from the models
+schemas: setup ## Write contracts/schemas and contracts/asyncapi.json anew from the models
 	@$(BIN)/python -m contracts.json_schema
+	@$(BIN)/python -m contracts.asyncapi
 
 chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/reliability.md)
 	@rm -f chaos-report.jsonl

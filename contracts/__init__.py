@@ -2,7 +2,11 @@
 
 from contracts.client import Keyway
 from contracts.errors import ErrorCode, GenerationError, KeywayError, PublishError, ReplyTimeoutError
+from contracts.leases import Lease
+from contracts.many import Progress
 from contracts.messages import GenerationChunk, GenerationRequest, GenerationResult
+from contracts.stream import GenerationStream
+from contracts.sync_client import SyncKeyway
 
 __all__ = [
     "ErrorCode",
@@ -10,8 +14,12 @@ __all__ = [
     "GenerationError",
     "GenerationRequest",
     "GenerationResult",
+    "GenerationStream",
     "Keyway",
     "KeywayError",
+    "Lease",
+    "Progress",
     "PublishError",
     "ReplyTimeoutError",
+    "SyncKeyway",
 ]

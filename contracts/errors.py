@@ -3,6 +3,10 @@
 KeywayError
 ├── PublishError                  the request never reached a queue: no such automation, or refused
 ├── ReplyTimeoutError             no answer within the caller's own timeout; the request may still be done
+├── ClientClosedError             the client was closed under a request, which may still be done
+├── InvalidReplyError             an answer came that does not follow the contract
+├── BrokenStreamError             chunks of a streamed answer are missing
+├── SlowConsumerError             a streamed answer came faster than it was taken
 └── GenerationError               a result with status `failed`
     ├── InvalidRequestError       invalid_request
     ├── ProviderRejectedError     provider_rejected
@@ -74,21 +78,47 @@ class ReplyTimeoutError(KeywayError):
         self.request_id = request_id
 
 
+class ClientClosedError(KeywayError):
+    """The client was closed, or never opened; a request that was under way may still be done."""
+
+
+class InvalidReplyError(KeywayError):
+    """An answer does not follow the contract: it is from another version, or from somebody else.
+
+    Attributes:
+        request_id: whose answer it is.
+        body: the answer, as it came.
+    """
+
+    def __init__(self, request_id: str, reason: str, body: bytes) -> None:
+        super().__init__(f"the answer to request {request_id} is not readable: {reason}")
+        self.request_id = request_id
+        self.body = body
+
+
+class BrokenStreamError(KeywayError):
+    """Chunks of a streamed answer are missing. Ask again with another id, or read `result` if it came."""
+
+
+class SlowConsumerError(KeywayError):
+    """A streamed answer came so much faster than it was taken that the stream was closed."""
+
+
 class GenerationError(KeywayError):
     """A result with status `failed`.
 
     Attributes:
-        code: the error's code.
+        code: the error's code; `internal` where this version does not know it, as `result.error.code` has it.
         retryable: whether the same request may succeed later.
         retry_at: when, if that is known.
         result: the whole result, with its attempts.
     """
 
-    code: ClassVar[ErrorCode]
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
     def __init__(self, message: str, *, retry_at: datetime | None, result: GenerationResult) -> None:
         super().__init__(message)
-        self.retryable = self.code.retryable
+        self.retryable = result.error.retryable if result.error else self.code.retryable
         self.retry_at = retry_at
         self.result = result
 
@@ -153,7 +183,7 @@ class InternalError(GenerationError):
     code = ErrorCode.INTERNAL
 
 
-ERROR_CLASSES: dict[ErrorCode, type[GenerationError]] = {
+ERROR_CLASSES: dict[str, type[GenerationError]] = {
     cls.code: cls
     for cls in (
         InvalidRequestError,
@@ -168,3 +198,8 @@ ERROR_CLASSES: dict[ErrorCode, type[GenerationError]] = {
         InternalError,
     )
 }
+
+
+def error_class(code: str) -> type[GenerationError]:
+    """The exception of a code; `GenerationError` itself for one that a later version of Keyway brought."""
+    return ERROR_CLASSES.get(code, GenerationError)

@@ -46,6 +46,7 @@ PUBLISHED_AT_HEADER = "timestamp_in_ms"
 TRACE_HEADERS = ("traceparent", "tracestate")
 
 _AUTOMATION_ID = re.compile(AUTOMATION_ID_PATTERN)
+_REPLY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
 def is_automation_id(text: str) -> bool:
@@ -61,6 +62,25 @@ def lane_queue(automation_id: str) -> str:
 def lease_queue(automation_id: str) -> str:
     """The quorum queue that holds an automation's direct key requests."""
     return f"leases.{automation_id}"
+
+
+def next_user(automation_id: str) -> str:
+    """The second RabbitMQ user of an automation, whose password is its new token while its token rotates.
+
+    It may do what the automation's own user may. A `.` is in no id, so that it is nobody else's.
+    """
+    return f"{automation_id}.next"
+
+
+def reply_queue(automation_id: str, name: str) -> str:
+    """The durable queue of an automation's results that are collected under a name.
+
+    Raises:
+        ValueError: the name is not a valid one.
+    """
+    if not _REPLY_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} can't name a reply queue: expected 1 to 100 of a-z, A-Z, 0-9, _, . and -")
+    return f"replies.{automation_id}.{name}"
 
 
 def event_routing_key(message_type: str, automation_id: str) -> str:

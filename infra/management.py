@@ -30,13 +30,16 @@ class Management:
         self._base = base
         self._vhost = quote(vhost, safe="")
 
-    async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    async def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, may_be_missing: bool = False
+    ) -> Any:
         """Make one call.
 
         Args:
             method: the HTTP method.
             path: below `/api/`, its parts quoted; `{vhost}` stands for the vhost.
             body: sent as JSON.
+            may_be_missing: whether an answer that there is no such thing is None, not an error.
 
         Returns:
             The decoded JSON, or None where there is no body.
@@ -49,6 +52,8 @@ class Management:
             async with self._session.request(method, url, json=body) as response:
                 if response.status in {401, 403}:
                     raise BrokerError("KEYWAY_AMQP_ADMIN_URL: RabbitMQ refuses the user or password")
+                if response.status == 404 and may_be_missing:
+                    return None
                 if response.status >= 400:
                     reason = (await response.text())[:200]
                     raise BrokerError(

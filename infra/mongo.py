@@ -86,6 +86,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         ),
     ],
     "alerts": [IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open")],
+    "heartbeats": [
+        IndexModel([("at", ASCENDING)], expireAfterSeconds=3600, name="ttl"),
+        IndexModel([("automation_id", ASCENDING), ("at", DESCENDING)], name="alive"),
+    ],
     "workers": [IndexModel([("alive_until", ASCENDING)], expireAfterSeconds=3600, name="ttl")],
 }
 
@@ -140,6 +144,7 @@ class Mongo:
         self.requests_fast = self.database["requests"].with_options(write_concern=fast)
         self.usage = self.database["usage"]
         self.usage_daily = self.database["usage_daily"]
+        self.heartbeats = self.database["heartbeats"].with_options(write_concern=fast)
         self.outbox = self.database["outbox"]
         self.workers = self.database["workers"]
 

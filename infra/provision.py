@@ -1,10 +1,8 @@
 """An automation's identity: its RabbitMQ user, permissions and lane, and its document."""
 
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from aio_pika.abc import AbstractRobustConnection
 from pydantic import SecretStr
@@ -15,10 +13,9 @@ from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.management import Management
 from infra.mongo import Document, DuplicateKeyError, Mongo
 from infra.outbox import announce
+from infra.service_tokens import ServiceTokens
 from infra.settings import Settings
 
-#: Bytes of randomness in a service token.
-TOKEN_BYTES = 32
 #: What an automation's document says where the operator says nothing.
 AUTOMATION_DEFAULTS: Document = {
     "enabled": True,
@@ -36,7 +33,7 @@ class Provisioner:
         self, mongo: Mongo, admin: Management, connection: AbstractRobustConnection, settings: Settings
     ) -> None:
         self._mongo = mongo
-        self._admin = admin
+        self.tokens = ServiceTokens(mongo, admin)
         self._connection = connection
         self._settings = settings
 
@@ -68,8 +65,7 @@ class Provisioner:
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
             raise ConflictError(f"automation {automation_id} is there already")
         await declare_lane(self._connection, automation_id, self._settings)
-        token = await self._set_token(automation_id)
-        await self._grant(automation_id)
+        token = await self.tokens.create(automation_id)
         now = datetime.now(UTC)
         try:
             await self._mongo.automations.insert_one(
@@ -79,34 +75,6 @@ class Provisioner:
             raise ConflictError(f"automation {automation_id} is there already") from None
         await announce(self._mongo, automation_id, "added", actor)
         return token
-
-    async def rotate_token(self, automation_id: str) -> SecretStr:
-        """Give an automation a new token; connections that are open stay open.
-
-        Returns:
-            The service token.
-
-        Raises:
-            NotFoundError: there is no such automation.
-            BrokerError: RabbitMQ refused.
-        """
-        if not await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
-            raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
-        return await self._set_token(automation_id)
-
-    async def _set_token(self, automation_id: str) -> SecretStr:
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        await self._admin.call(
-            "PUT", f"users/{quote(automation_id, safe='')}", {"password": token, "tags": ""}
-        )
-        return SecretStr(token)
-
-    async def _grant(self, automation_id: str) -> None:
-        user = quote(automation_id, safe="")
-        await self._admin.call("PUT", f"permissions/{{vhost}}/{user}", names.permissions(automation_id))
-        for exchange, pattern in names.topic_permissions(automation_id).items():
-            body = {"exchange": exchange, "write": pattern, "read": "^$"}
-            await self._admin.call("PUT", f"topic-permissions/{{vhost}}/{user}", body)
 
     async def set_enabled(self, automation_id: str, *, enabled: bool, actor: str) -> None:
         """Switch an automation on or off; off, its requests are answered with `automation_disabled`.

@@ -21,7 +21,7 @@ from aio_pika import connect_robust
 from aio_pika.abc import AbstractRobustConnection
 from pydantic import SecretStr
 
-from contracts import Keyway
+from contracts import Keyway, names
 from infra.management import management
 from infra.mongo import Document, Mongo
 from infra.mongo import connect as connect_mongo
@@ -202,13 +202,16 @@ class World:
     async def start_accounting(self) -> Service:
         return await self.start("accounting", ready="accounting_ready")
 
+    def url_of(self, user: str, token: SecretStr | None = None) -> str:
+        """The AMQP address for a user; by default for an automation with the token that it was added with."""
+        where = urlsplit(self.settings.amqp_url.get_secret_value())
+        password = (token or self.tokens[user]).get_secret_value()
+        return f"amqp://{user}:{password}@{where.hostname}:{where.port}{where.path}"
+
     @asynccontextmanager
     async def client(self, automation: str) -> AsyncIterator[Keyway]:
         """A client that signs in as the automation itself."""
-        where = urlsplit(self.settings.amqp_url.get_secret_value())
-        token = self.tokens[automation].get_secret_value()
-        url = f"amqp://{automation}:{token}@{where.hostname}:{where.port}{where.path}"
-        async with Keyway(url) as keyway:
+        async with Keyway(self.url_of(automation)) as keyway:
             yield keyway
 
     async def ledger(self, automation: str) -> list[Document]:
@@ -333,3 +336,4 @@ async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[Worl
             await asyncio.gather(*(service.stop() for service in world.services))
             for automation in world.tokens:
                 await admin.call("DELETE", f"users/{automation}")
+                await admin.call("DELETE", f"users/{names.next_user(automation)}", may_be_missing=True)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from contracts.messages._base import AutomationId, Message, NanoUsd, RequestId, Time, TokenCount
-from contracts.messages.generation import Outcome, Usage
+from contracts.messages.generation import AnyOutcome, Outcome, Usage
 
 KeyStatus = Literal["active", "disabled", "exhausted", "error"]
 
@@ -23,7 +23,7 @@ class UsageRecorded(Usage):
     key_alias: str
     path: str
     model: str
-    outcome: Outcome
+    outcome: AnyOutcome
     http_status: int | None = None
     error_code: str | None = Field(default=None, description="The provider's own error code.")
     cost_nanousd: NanoUsd

@@ -1,7 +1,7 @@
 """`generation.request.v1`, `generation.result.v1` and `generation.chunk.v1`."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -56,11 +56,16 @@ class Outcome(StrEnum):
     AMBIGUOUS = "ambiguous"
 
 
+#: What a reader takes: a later version may tell of an outcome, or a code, that this one does not know.
+AnyOutcome: TypeAlias = Annotated[Outcome | str, Field(union_mode="left_to_right")]
+AnyErrorCode: TypeAlias = Annotated[ErrorCode | str, Field(union_mode="left_to_right")]
+
+
 class Attempt(Message):
     """One call to the provider."""
 
     key_alias: str
-    outcome: Outcome
+    outcome: AnyOutcome
     http_status: int | None = None
     latency_ms: int = Field(ge=0)
 
@@ -87,7 +92,7 @@ class Timings(Message):
 class ResultError(Message):
     """Why a request failed."""
 
-    code: ErrorCode
+    code: AnyErrorCode
     message: str
     retryable: bool
     retry_at: Time | None = None

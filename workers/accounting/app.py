@@ -4,7 +4,6 @@ The queue has a single active consumer; a second process stands by and takes ove
 """
 
 import asyncio
-import contextlib
 from contextlib import AsyncExitStack
 
 import structlog
@@ -20,11 +19,12 @@ from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
 from infra.group_commit import GroupCommit
-from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
+from infra.mongo import Document, Mongo, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.settings import Settings
 from infra.telemetry import configure_logging
+from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.ledger import Ledger
 
 log = structlog.get_logger()
@@ -59,13 +59,15 @@ async def run(settings: Settings) -> None:
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
         ledger = Ledger(mongo)
-        _subscribe(broker, mongo, ledger, dead)
+        heartbeats = Heartbeats(mongo)
+        _subscribe(broker, ledger, heartbeats, dead)
         app = FastStream(broker, logger=None)
         housekeeping: list[asyncio.Task[None]] = []
 
         @app.after_startup
         async def begin() -> None:
             housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
+            housekeeping.append(asyncio.create_task(heartbeats.keep()))
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -78,7 +80,7 @@ async def run(settings: Settings) -> None:
         await app.run()
 
 
-def _subscribe(broker: RabbitBroker, mongo: Mongo, ledger: Ledger, dead: AbstractExchange) -> None:
+def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dead: AbstractExchange) -> None:
     """Take events as they come, write them in batches, and acknowledge each when it is in the ledger."""
     commit: GroupCommit[UsageRecorded, bool] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
@@ -88,12 +90,17 @@ def _subscribe(broker: RabbitBroker, mongo: Mongo, ledger: Ledger, dead: Abstrac
     )
     async def account(message: RabbitMessage) -> None:
         raw = message.raw_message
+        automation_id = (raw.routing_key or "").rpartition(".")[2]
         try:
-            if raw.type == names.USAGE_RECORDED:
+            if raw.routing_key != names.event_routing_key(raw.type or "", automation_id):
+                # The broker vouches for the routing key, and for nothing else of what an automation sends.
+                reason = f"type {raw.type!r} does not go with routing key {raw.routing_key!r}"
+                await _dead_letter(dead, message, reason)
+            elif raw.type == names.USAGE_RECORDED:
                 if not await commit.submit(UsageRecorded.model_validate_json(raw.body)):
                     log.info("event_repeated", message_id=raw.message_id)
             elif raw.type == names.HEARTBEAT:
-                await _note_heartbeat(mongo, raw.routing_key or "", Heartbeat.model_validate_json(raw.body))
+                heartbeats.note(automation_id, Heartbeat.model_validate_json(raw.body))
             else:
                 await _dead_letter(dead, message, f"no use for messages of type {raw.type!r}")
         except ValidationError as error:
@@ -101,16 +108,6 @@ def _subscribe(broker: RabbitBroker, mongo: Mongo, ledger: Ledger, dead: Abstrac
             where = ".".join(str(part) for part in first["loc"])
             await _dead_letter(dead, message, f"{where}: {first['msg']}")
         await message.ack()
-
-
-async def _note_heartbeat(mongo: Mongo, routing_key: str, heartbeat: Heartbeat) -> None:
-    """Keep an automation's last sign of life; the broker vouches for whose, in the routing key."""
-    automation_id = routing_key.rpartition(".")[2]
-    fields = heartbeat.model_dump()
-    with contextlib.suppress(PyMongoError):  # the next one is on its way
-        await mongo.automations.update_one(
-            {"_id": automation_id}, [{"$set": {"heartbeat": {**fields, "at": "$$NOW"}}}]
-        )
 
 
 async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:

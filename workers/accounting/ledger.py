@@ -38,7 +38,7 @@ def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
     row: Document = event.model_dump()
     return row | {
         "_id": ledger_id(event),
-        "outcome": event.outcome.value,
+        "outcome": str(event.outcome),
         "day": event.occurred_at.astimezone(UTC).date().isoformat(),
         "recorded_at": recorded_at,
     }

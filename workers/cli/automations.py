@@ -1,12 +1,16 @@
 """`keyway automations`: add, list, switch, and give a new token."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from workers.cli.key_facts import moment
+from workers.cli.rotate_token import rotate_token
 from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
+from workers.cli.signs_of_life import living, signs_of_life
 
 app = typer.Typer(help="The automations that may ask for generations.", no_args_is_help=True)
+app.command("rotate-token")(rotate_token)
 
 Name = Annotated[str, typer.Argument(help="The automation's id: a-z, 0-9 and -, at most 63.")]
 
@@ -48,11 +52,12 @@ def add(
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List automations."""
+    """List automations: their keys, which of their processes are alive, and whose token rotates."""
 
-    async def work() -> list[dict[str, object]]:
+    async def work() -> list[dict[str, Any]]:
         async with platform() as p:
             keys = await p.keys().list()
+            processes = await living(p.mongo)
             listed = [document async for document in p.mongo.automations.find().sort("_id", 1)]
             return [
                 {
@@ -66,6 +71,9 @@ def list_(as_json: JsonOption = False) -> None:
                     "call_timeout_s": document["call_timeout_s"],
                     "max_in_flight": document.get("max_in_flight"),
                     "created_at": document["created_at"],
+                    "rotation": document.get("rotation"),
+                    "last_heartbeat_at": document.get("last_heartbeat_at"),
+                    "processes": processes.get(document["_id"], []),
                 }
                 for document in listed
             ]
@@ -78,13 +86,15 @@ def list_(as_json: JsonOption = False) -> None:
     else:
         print_table(
             "Automations",
-            ["automation", "enabled", "keys>", "active>"],
+            ["automation", "enabled", "keys>", "active>", "alive", "token"],
             [
                 [
-                    str(a["automation_id"]),
+                    a["automation_id"],
                     "yes" if a["enabled"] else "no",
                     str(a["keys"]),
                     str(a["active_keys"]),
+                    signs_of_life(a["processes"], a["last_heartbeat_at"]),
+                    f"rotates since {moment(a['rotation']['since'])}" if a["rotation"] else "",
                 ]
                 for a in listed
             ],
@@ -121,21 +131,6 @@ def disable(name: Name) -> None:
 def enable(name: Name) -> None:
     """Switch an automation on again."""
     _switch(name, enabled=True)
-
-
-@app.command("rotate-token")
-def rotate_token(name: Name, as_json: JsonOption = False) -> None:
-    """Give an automation a new service token; connections that are open stay open."""
-
-    async def work() -> str:
-        async with platform() as p, p.provisioner() as provisioner:
-            return (await provisioner.rotate_token(name)).get_secret_value()
-
-    token = run(work())
-    if as_json:
-        print_json({"automation_id": name, "service_token": token})
-    else:
-        out.print(token, highlight=False, soft_wrap=True)
 
 
 def _settings(

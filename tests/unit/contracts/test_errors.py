@@ -4,8 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from contracts.errors import ERROR_CLASSES, ErrorCode, GenerationError, KeywayError, ReplyTimeoutError
-from contracts.messages import GenerationResult, Timings, Usage
+from contracts.errors import (
+    ERROR_CLASSES,
+    ErrorCode,
+    GenerationError,
+    KeywayError,
+    ReplyTimeoutError,
+    error_class,
+)
+from contracts.messages import GenerationResult, ResultError, Timings, Usage
 
 #: The table of wire.md.
 RETRYABLE = {
@@ -38,13 +45,25 @@ def test_every_code_has_one_class_and_every_class_a_code() -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_a_failed_result_is_raised_with_all_that_is_known(code: ErrorCode) -> None:
-    result = GenerationResult(
+def test_the_class_of_a_code_is_found_by_the_text_of_the_wire(code: ErrorCode) -> None:
+    assert error_class(code.value) is ERROR_CLASSES[code]
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_code_of_a_later_version_is_raised_as_retryable_as_it_says(retryable: bool) -> None:
+    error = ResultError(code="of_a_later_version", message="what happened", retryable=retryable)
+    raised = error_class(error.code)(error.message, retry_at=None, result=failed(error))
+    assert type(raised) is GenerationError
+    assert raised.retryable is retryable
+
+
+def failed(error: ResultError | None) -> GenerationResult:
+    return GenerationResult(
         request_id="req-1",
         automation_id="billing-bot",
         status="failed",
         response=None,
-        error=None,
+        error=error,
         usage=Usage(),
         cost_nanousd=0,
         model=None,
@@ -53,6 +72,11 @@ def test_a_failed_result_is_raised_with_all_that_is_known(code: ErrorCode) -> No
         timings=Timings(queued_ms=0, waited_ms=0, upstream_ms=0, total_ms=0),
         replayed=False,
     )
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_a_failed_result_is_raised_with_all_that_is_known(code: ErrorCode) -> None:
+    result = failed(None)
     retry_at = datetime(2026, 3, 11, tzinfo=UTC)
     error = ERROR_CLASSES[code]("what happened", retry_at=retry_at, result=result)
     assert isinstance(error, KeywayError)

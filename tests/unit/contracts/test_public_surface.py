@@ -10,10 +10,14 @@ def test_the_public_names_are_these() -> None:
         "GenerationError",
         "GenerationRequest",
         "GenerationResult",
+        "GenerationStream",
         "Keyway",
         "KeywayError",
+        "Lease",
+        "Progress",
         "PublishError",
         "ReplyTimeoutError",
+        "SyncKeyway",
     ]
 
 

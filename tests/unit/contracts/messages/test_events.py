@@ -106,7 +106,7 @@ def test_fields_that_a_later_version_adds_are_ignored(model: type[BaseModel], sa
         ("total_tokens", "46"),
         ("total_tokens", True),
         ("latency_ms", -1),
-        ("outcome", "fine"),
+        ("outcome", None),
         ("source", "somewhere"),
         ("automation_id", "Billing Bot"),
         ("occurred_at", "2026-11-24T10:00:00"),
@@ -146,3 +146,10 @@ def test_there_are_four_statuses_and_no_other(field: str) -> None:
         KeyStatusChanged.model_validate(STATUS_CHANGED | {field: status})
     with pytest.raises(ValidationError):
         KeyStatusChanged.model_validate(STATUS_CHANGED | {field: "broken"})
+
+
+@pytest.mark.parametrize("outcome", ["ok", "of a later version"])
+def test_a_usage_event_of_a_later_version_is_booked_whatever_its_outcome(outcome: str) -> None:
+    recorded = UsageRecorded.model_validate_json(json.dumps(RECORDED | {"outcome": outcome}))
+    assert recorded.outcome == outcome
+    assert recorded.model_dump(mode="json")["outcome"] == outcome

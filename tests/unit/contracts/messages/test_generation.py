@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from contracts.errors import ErrorCode
 from contracts.messages import GenerationChunk, GenerationRequest, GenerationResult, Outcome, Path
 
 REQUEST: dict[str, Any] = {
@@ -153,9 +154,9 @@ def test_a_failed_result_is_read_and_written_again_unchanged() -> None:
         ("automation_id", "Billing Bot"),
         ("status", "done"),
         ("usage", {"prompt_tokens": -1}),
-        ("attempts", [{"key_alias": "Primary", "outcome": "fine", "latency_ms": 1}]),
+        ("attempts", [{"key_alias": "Primary", "outcome": None, "latency_ms": 1}]),
         ("timings", RESULT["timings"] | {"queued_ms": -1}),
-        ("error", ERROR | {"code": "surprise"}),
+        ("error", ERROR | {"code": 500}),
         ("error", ERROR | {"retry_at": "2026-11-25T00:00:00"}),
     ],
 )
@@ -178,3 +179,20 @@ def test_a_chunk_is_no_restart_unless_it_says_so() -> None:
     assert (chunk.index, chunk.data, chunk.restarted) == (0, {"a": 1}, False)
     with pytest.raises(ValidationError):
         GenerationChunk.model_validate_json(b'{"request_id": "req-1", "index": -1, "data": {}}')
+
+
+def test_a_result_of_a_later_version_is_read_with_its_own_code_and_outcomes() -> None:
+    attempts = [{"key_alias": "Primary", "outcome": "of a later version", "latency_ms": 1}]
+    later = {**RESULT, "attempts": attempts, "error": ERROR | {"code": "of a later version"}}
+    result = GenerationResult.model_validate_json(json.dumps(later))
+    assert result.error is not None
+    assert result.error.code == "of a later version"
+    assert result.attempts[0].outcome == "of a later version"
+
+
+def test_a_code_and_an_outcome_that_are_known_are_members() -> None:
+    attempts = [{"key_alias": "Primary", "outcome": "ok", "latency_ms": 1}]
+    result = GenerationResult.model_validate_json(json.dumps(RESULT | {"attempts": attempts, "error": ERROR}))
+    assert result.error is not None
+    assert isinstance(result.error.code, ErrorCode)
+    assert result.attempts[0].outcome is Outcome.OK

@@ -1,0 +1,200 @@
+"""The client's connection to RabbitMQ, which comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from aiormq import Connection
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ProbableAuthenticationError,
+)
+
+from contracts.errors import ClientClosedError, PublishError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from aiormq.abc import AbstractChannel, AbstractConnection
+    from yarl import URL
+
+T = TypeVar("T")
+log = logging.getLogger("keyway")
+
+#: How long to wait for the broker: for a connection, a channel, a confirm; in seconds.
+BROKER_TIMEOUT_S = 15.0
+#: Seconds between two tries to reach the broker.
+RETRY_S = 0.5
+#: Seconds between heartbeats of the connection; a peer that is silent for three of them is gone.
+HEARTBEAT_S = 10
+#: AMQP's own limit of channels, where the broker names none.
+MOST_CHANNELS = 65_535
+
+REFUSED = (AuthenticationError, ProbableAuthenticationError)
+
+
+class ChannelLostError(Exception):
+    """A channel or its connection went away under an operation."""
+
+
+async def on_channel(operation: Awaitable[T]) -> T:
+    """Await an operation of the driver.
+
+    Raises:
+        ChannelLostError: the channel went away. The driver may say this with a cancellation of its own.
+    """
+    try:
+        return await operation
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        raise ChannelLostError from None
+    except (AMQPError, ChannelInvalidStateError, OSError, RuntimeError) as error:
+        raise ChannelLostError from error
+
+
+async def close_channel(channel: AbstractChannel) -> None:
+    """Close a channel, if it is not closed."""
+    with suppress(ChannelLostError):
+        await on_channel(channel.close(None))
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task was told to end; the driver raises the same to say that a connection did."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+class BrokerConnection:
+    """One connection, opened again whenever it is lost, until it is closed.
+
+    Args:
+        url: AMQP address with a user and a password.
+        users: the users to try the password with, the likeliest first; a token that is being rotated belongs
+            to one of two.
+        name: what the connection is called in RabbitMQ's management page.
+    """
+
+    def __init__(self, url: URL, users: tuple[str | None, ...], name: str) -> None:
+        self._url = url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query})
+        self._users = users
+        self._connection: AbstractConnection | None = None
+        self._changed = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            PublishError: the broker can't be reached, or refuses the user or token.
+        """
+        where = f"{self._url.host}:{self._url.port or 5672}"
+        try:
+            connection = await self._connect()
+        except REFUSED:
+            raise PublishError(
+                f"can't connect to RabbitMQ at {where}: it refuses the user or token"
+            ) from None
+        except (AMQPError, OSError) as error:
+            raise PublishError(f"can't connect to RabbitMQ at {where}: {type(error).__name__}") from None
+        self._connection = connection
+        self._keeping = asyncio.create_task(self._keep(connection))
+
+    async def close(self) -> None:
+        """Disconnect; who waits for a channel gets `ClientClosedError`."""
+        keeping, self._keeping = self._keeping, None
+        connection, self._connection = self._connection, None
+        self._announce()
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        if connection is not None:
+            await connection.close()
+
+    async def channel(self) -> AbstractChannel:
+        """Open a channel with publisher confirms, once the connection is there and has a number free.
+
+        Raises:
+            ClientClosedError: the connection is closed for good, or was never opened.
+        """
+        while True:
+            connection = await self._ready()
+            if (number := _free_number(connection)) is not None:
+                try:
+                    return await on_channel(
+                        connection.channel(number, timeout=BROKER_TIMEOUT_S, on_return_raises=True)
+                    )
+                except ChannelLostError as error:
+                    log.debug("no channel: %r", error.__cause__)
+            await asyncio.sleep(RETRY_S)
+
+    @asynccontextmanager
+    async def brief_channel(self) -> AsyncIterator[AbstractChannel]:
+        """A channel that is closed when the block ends.
+
+        Raises:
+            ClientClosedError: the connection is closed for good, or was never opened.
+        """
+        channel = await self.channel()
+        try:
+            yield channel
+        finally:
+            await close_channel(channel)
+
+    async def _ready(self) -> AbstractConnection:
+        while self._keeping is not None:
+            if self._connection is not None and not self._connection.is_closed:
+                return self._connection
+            await self._changed.wait()
+        raise ClientClosedError("the client is not connected; use `async with Keyway(…)`")
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _keep(self, connection: AbstractConnection) -> None:
+        while True:
+            await asyncio.wait([connection.closing])
+            self._connection = None
+            log.info("the connection to RabbitMQ is lost; connecting again")
+            while self._connection is None:
+                await asyncio.sleep(RETRY_S)
+                try:
+                    self._connection = connection = await self._connect()
+                except Exception as error:  # noqa: BLE001  # whatever the driver raises, the next try follows
+                    log.debug("not connected: %s", type(error).__name__)
+            self._announce()
+
+    async def _connect(self) -> AbstractConnection:
+        """Connect as the user whom the broker takes with this token; it is tried first the next time."""
+        for user in self._users:
+            try:
+                connection = await self._connect_as(user)
+            except REFUSED as error:
+                refusal = error
+            else:
+                self._users = (user, *(other for other in self._users if other != user))
+                return connection
+        raise refusal
+
+    async def _connect_as(self, user: str | None) -> AbstractConnection:
+        connection = Connection(self._url if user is None else self._url.with_user(user))
+        try:
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                await connection.connect()
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise ConnectionError("the connection ended while it was opened") from None
+        return connection
+
+
+def _free_number(connection: AbstractConnection) -> int | None:
+    """The lowest channel number that is not in use; the driver itself would count up past the limit."""
+    most = connection.connection_tune.channel_max or MOST_CHANNELS
+    return next((number for number in range(1, most + 1) if number not in connection.channels), None)

@@ -1,0 +1,40 @@
+"""What is kept of a heartbeat."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from contracts.messages import Heartbeat
+from workers.accounting.heartbeats import EARLIEST, LATEST, MAX_IN_FLIGHT, MAX_TEXT, seen_process
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+def beat(**changes: object) -> Heartbeat:
+    fields = {"version": "1.2.0", "host": "a", "started_at": NOON, "in_flight": 3}
+    return Heartbeat.model_validate(fields | changes)
+
+
+def test_a_process_is_the_same_in_all_of_its_heartbeats() -> None:
+    abroad = NOON.astimezone(timezone(timedelta(hours=5)))
+    first, later = seen_process("bot", beat()), seen_process("bot", beat(started_at=abroad, in_flight=9))
+    assert first["_id"] == later["_id"]
+    assert (first["in_flight"], later["in_flight"]) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("automation_id", "changes"),
+    [("other", {}), ("bot", {"host": "b"}), ("bot", {"started_at": NOON + timedelta(seconds=1)})],
+)
+def test_another_automation_host_or_start_is_another_process(
+    automation_id: str, changes: dict[str, object]
+) -> None:
+    assert seen_process(automation_id, beat(**changes))["_id"] != seen_process("bot", beat())["_id"]
+
+
+def test_what_mongodb_could_not_store_is_brought_within_bounds() -> None:
+    kept = seen_process("bot", beat(version="v" * 5000, host="h" * 5000, in_flight=2**70))
+    assert (len(kept["version"]), len(kept["host"])) == (MAX_TEXT, MAX_TEXT)
+    assert kept["in_flight"] == MAX_IN_FLIGHT
+    assert seen_process("bot", beat(started_at="0001-01-01T00:00:00+14:00"))["started_at"] == EARLIEST
+    assert seen_process("bot", beat(started_at="9999-12-31T23:59:59-14:00"))["started_at"] == LATEST
