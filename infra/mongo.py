@@ -91,6 +91,16 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("automation_id", ASCENDING), ("at", DESCENDING)], name="alive"),
     ],
     "workers": [IndexModel([("alive_until", ASCENDING)], expireAfterSeconds=3600, name="ttl")],
+    "sessions": [
+        IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
+        IndexModel([("username", ASCENDING)], name="operator"),
+    ],
+    "sign_in_failures": [IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl")],
+    "api_tokens": [IndexModel([("hash", ASCENDING)], unique=True, name="hash")],
+    "audit": [
+        IndexModel([("at", DESCENDING)], name="recent"),
+        IndexModel([("target", ASCENDING), ("at", DESCENDING)], name="target"),
+    ],
 }
 
 #: The shape that MongoDB itself enforces, where a wrong document would cost money or leak.
@@ -147,6 +157,11 @@ class Mongo:
         self.heartbeats = self.database["heartbeats"].with_options(write_concern=fast)
         self.outbox = self.database["outbox"]
         self.workers = self.database["workers"]
+        self.operators = self.database["operators"]
+        self.sessions = self.database["sessions"]
+        self.sign_in_failures = self.database["sign_in_failures"]
+        self.api_tokens = self.database["api_tokens"]
+        self.audit = self.database["audit"]
 
     async def ping(self) -> None:
         """Ask the server for a sign of life.

@@ -10,7 +10,18 @@ except ImportError:
 from contracts.errors import KeywayError
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
-from workers.cli import alerts, automations, dead, generate, keys, results, services, stack, usage
+from workers.cli import (
+    alerts,
+    automations,
+    dead,
+    generate,
+    keys,
+    operators,
+    results,
+    services,
+    stack,
+    usage,
+)
 from workers.cli.session import err
 
 app = typer.Typer(
@@ -26,9 +37,11 @@ app.command()(stack.down)
 app.command()(services.init)
 app.command()(services.worker)
 app.command()(services.accounting)
+app.command()(services.console)
 app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(operators.app, name="operators")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")
 app.add_typer(results.app, name="results")

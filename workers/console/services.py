@@ -1,0 +1,85 @@
+"""What the console's API and pages stand on: open connections, and the services over them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aio_pika.abc import AbstractRobustConnection
+
+from infra.broker import connect as connect_broker
+from infra.management import Management, management
+from infra.mongo import Mongo, wait_for_mongo
+from infra.mongo import connect as connect_mongo
+from infra.provision import Provisioner
+from infra.settings import Settings
+from infra.vault import Vault
+from workers.console.access.audit import AuditLog
+from workers.console.access.operators import Operators
+from workers.console.access.sessions import ApiTokens, Sessions
+from workers.console.access.sign_in import SignIn
+from workers.keys.registry import KeyRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One console process's connections."""
+
+    settings: Settings
+    mongo: Mongo
+    admin: Management
+    connection: AbstractRobustConnection
+    vault: Vault
+
+    @property
+    def operators(self) -> Operators:
+        """Who may sign in."""
+        return Operators(self.mongo)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Who is signed in."""
+        return Sessions(self.mongo)
+
+    @property
+    def api_tokens(self) -> ApiTokens:
+        """Tokens of scripts."""
+        return ApiTokens(self.mongo)
+
+    @property
+    def sign_in(self) -> SignIn:
+        """Checks passwords."""
+        return SignIn(self.mongo)
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who changed what."""
+        return AuditLog(self.mongo)
+
+    @property
+    def provisioner(self) -> Provisioner:
+        """Adds and changes automations."""
+        return Provisioner(self.mongo, self.admin, self.connection, self.settings)
+
+    def keys(self, actor: str) -> KeyRegistry:
+        """Adds and changes keys, in somebody's name."""
+        return KeyRegistry(self.mongo, self.vault, actor)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Connect to RabbitMQ, its management API and MongoDB.
+
+    Yields:
+        The services, for as long as the connections are open.
+
+    Raises:
+        PlatformError: a setting is wrong, or RabbitMQ or MongoDB refuses.
+    """
+    vault = Vault(settings.master_keys)
+    url = settings.mongo_url.get_secret_value()
+    async with connect_mongo(url, settings.mongo_database) as mongo, management(settings) as admin:
+        await wait_for_mongo(mongo)
+        await mongo.ensure_schema()
+        _, connection = await connect_broker(settings, "console")
+        async with connection:
+            yield Services(settings, mongo, admin, connection, vault)
