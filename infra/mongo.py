@@ -75,8 +75,17 @@ INDEXES: dict[str, list[IndexModel]] = {
     "requests": [
         IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
         IndexModel([("automation_id", ASCENDING), ("created_at", DESCENDING)], name="recent"),
+        # Few: the requests that ended without an attempt, which are in no ledger.
+        IndexModel(
+            [("finished_at", DESCENDING)],
+            partialFilterExpression={"unattempted": True},
+            name="unattempted",
+        ),
     ],
     "usage": [
+        IndexModel([("occurred_at", DESCENDING), ("outcome", ASCENDING)], name="latest"),
+        IndexModel([("outcome", ASCENDING), ("occurred_at", DESCENDING)], name="outcome"),
+        IndexModel([("user_id", ASCENDING), ("occurred_at", DESCENDING)], name="user"),
         IndexModel([("automation_id", ASCENDING), ("occurred_at", DESCENDING)], name="recent"),
         IndexModel([("automation_id", ASCENDING), ("request_id", ASCENDING)], name="request"),
     ],

@@ -15,9 +15,10 @@ import structlog
 
 from contracts.messages import UsageRecorded
 from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session
+from infra.totals import total_id
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.placing import Placed, candidates, place
-from workers.accounting.totals import total_id, total_updates
+from workers.accounting.totals import total_updates
 from workers.keys.status import CHANGE_FIELDS, change_status
 
 log = structlog.get_logger()

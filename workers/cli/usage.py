@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from infra.mongo import Document
+from infra.totals import SUMMED
 from workers.accounting.rebuild import Difference, Rebuild
-from workers.accounting.totals import SUMMED
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run, usd
 
 app = typer.Typer(help="What a day used and cost.")

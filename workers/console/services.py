@@ -1,5 +1,6 @@
 """What the console's API and pages stand on: open connections, and the services over them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from workers.console.access.audit import AuditLog
 from workers.console.access.operators import Operators
 from workers.console.access.sessions import ApiTokens, Sessions
 from workers.console.access.sign_in import SignIn
+from workers.console.dead_letters import DeadLetterDesk
+from workers.console.lanes import LaneDesk, QueueWatch
+from workers.console.overview import Overviews
+from workers.console.request_log import RequestLog
+from workers.console.usage_report import UsageReports
 from workers.keys.registry import KeyRegistry
 
 
@@ -29,6 +35,9 @@ class Services:
     admin: Management
     connection: AbstractRobustConnection
     vault: Vault
+    watch: QueueWatch
+    overviews: Overviews
+    dead_letters: DeadLetterDesk
 
     @property
     def operators(self) -> Operators:
@@ -60,6 +69,21 @@ class Services:
         """Adds and changes automations."""
         return Provisioner(self.mongo, self.admin, self.connection, self.settings)
 
+    @property
+    def lanes(self) -> LaneDesk:
+        """Queues of requests."""
+        return LaneDesk(self.mongo, self.admin, self.watch)
+
+    @property
+    def requests(self) -> RequestLog:
+        """Requests under way, and those that ended."""
+        return RequestLog(self.mongo, self.vault, result_ttl_s=self.settings.result_ttl_s)
+
+    @property
+    def usage(self) -> UsageReports:
+        """What was used, and what it cost."""
+        return UsageReports(self.mongo)
+
     def keys(self, actor: str) -> KeyRegistry:
         """Adds and changes keys, in somebody's name."""
         return KeyRegistry(self.mongo, self.vault, actor)
@@ -81,5 +105,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         _, connection = await connect_broker(settings, "console")
-        async with connection:
-            yield Services(settings, mongo, admin, connection, vault)
+        watch = QueueWatch(admin)
+        overviews = Overviews(mongo, watch, result_ttl_s=settings.result_ttl_s)
+        dead_letters = DeadLetterDesk(settings, mongo)
+        async with connection, _kept(watch):
+            yield Services(settings, mongo, admin, connection, vault, watch, overviews, dead_letters)
+
+
+@asynccontextmanager
+async def _kept(watch: QueueWatch) -> AsyncIterator[None]:
+    """Take notes of the queues meanwhile."""
+    notes = asyncio.create_task(watch.keep())
+    try:
+        yield
+    finally:
+        notes.cancel()
+        await asyncio.gather(notes, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The operator's hand on keys: add, list, switch, remove, re-encrypt. Secrets go in and never come out."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -17,6 +18,10 @@ from workers.keys.key import Limits
 from workers.keys.status import StatusChange, change_status
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+ALIAS = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,100}")
+BASE_URL = re.compile(r"https?://[^\s/@]+(/[^\s]*)?")
+#: The largest limit: MongoDB's largest integer.
+MOST = 2**63 - 1
 
 
 def secret_context(automation_id: str, key_id: str) -> str:
@@ -78,7 +83,13 @@ class KeyRegistry:
             raise PlatformError("the API key is empty, or has characters that none has")
         if any(limit is not None and limit < 1 for limit in asdict(limits).values()):
             raise PlatformError("a limit is less than 1")
-        await self._automation(automation_id)
+        if any(limit is not None and limit > MOST for limit in asdict(limits).values()):
+            raise PlatformError("a limit is larger than any that can be kept")
+        if not ALIAS.fullmatch(alias):
+            raise PlatformError("a key's name has 1 to 100 characters, none of them a control character")
+        if not BASE_URL.fullmatch(base_url):
+            raise PlatformError("the provider's address begins with http:// or https://, and has no spaces")
+        await self.automation(automation_id)
         twin = await self._mongo.keys.find_one(
             {"fingerprint": {"$in": vault.fingerprints(value)}}, {"automation_id": 1, "alias": 1}
         )
@@ -122,7 +133,7 @@ class KeyRegistry:
         Raises:
             NotFoundError: there is no such automation or key.
         """
-        await self._automation(automation_id)
+        await self.automation(automation_id)
         key = await self._mongo.keys.find_one(
             {"automation_id": automation_id, "alias": alias}, {"secret": 0, "fingerprint": 0}
         )
@@ -137,7 +148,7 @@ class KeyRegistry:
             NotFoundError: there is no such automation.
         """
         if automation_id is not None:
-            await self._automation(automation_id)
+            await self.automation(automation_id)
         query = {} if automation_id is None else {"automation_id": automation_id}
         found = self._mongo.keys.find(query, {"secret": 0, "fingerprint": 0})
         return [key async for key in found.sort([("automation_id", 1), ("created_at", 1)])]
@@ -217,6 +228,11 @@ class KeyRegistry:
             done += 1
             yield done, total
 
-    async def _automation(self, automation_id: str) -> None:
+    async def automation(self, automation_id: str) -> None:
+        """Make sure that there is such an automation.
+
+        Raises:
+            NotFoundError: there is none.
+        """
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}) is None:
             raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
