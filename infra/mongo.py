@@ -94,7 +94,10 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
         ),
     ],
-    "alerts": [IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open")],
+    "alerts": [
+        IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open"),
+        IndexModel([("raised_at", DESCENDING)], name="latest"),
+    ],
     "heartbeats": [
         IndexModel([("at", ASCENDING)], expireAfterSeconds=3600, name="ttl"),
         IndexModel([("automation_id", ASCENDING), ("at", DESCENDING)], name="alive"),

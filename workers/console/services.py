@@ -16,9 +16,15 @@ from infra.settings import Settings
 from infra.vault import Vault
 from workers.console.access.audit import AuditLog
 from workers.console.access.operators import Operators
+from workers.console.access.service_tokens import ServiceTokenDoor
 from workers.console.access.sessions import ApiTokens, Sessions
 from workers.console.access.sign_in import SignIn
+from workers.console.automation_changes import AutomationChanges
+from workers.console.automations import AutomationList
+from workers.console.dead_letter_changes import DeadLetterChanges
 from workers.console.dead_letters import DeadLetterDesk
+from workers.console.direct_keys import DirectKeys
+from workers.console.key_changes import KeyChanges
 from workers.console.lanes import LaneDesk, QueueWatch
 from workers.console.overview import Overviews
 from workers.console.request_log import RequestLog
@@ -38,6 +44,7 @@ class Services:
     watch: QueueWatch
     overviews: Overviews
     dead_letters: DeadLetterDesk
+    door: ServiceTokenDoor
 
     @property
     def operators(self) -> Operators:
@@ -65,9 +72,9 @@ class Services:
         return AuditLog(self.mongo)
 
     @property
-    def provisioner(self) -> Provisioner:
-        """Adds and changes automations."""
-        return Provisioner(self.mongo, self.admin, self.connection, self.settings)
+    def automations(self) -> AutomationList:
+        """Automations, with their keys and processes."""
+        return AutomationList(self.mongo)
 
     @property
     def lanes(self) -> LaneDesk:
@@ -80,13 +87,28 @@ class Services:
         return RequestLog(self.mongo, self.vault, result_ttl_s=self.settings.result_ttl_s)
 
     @property
+    def direct_keys(self) -> DirectKeys:
+        """Lends keys to automations that speak no AMQP."""
+        return DirectKeys(self.connection)
+
+    @property
     def usage(self) -> UsageReports:
         """What was used, and what it cost."""
         return UsageReports(self.mongo)
 
-    def keys(self, actor: str) -> KeyRegistry:
+    def automation_changes(self, actor: str) -> AutomationChanges:
+        """Adds and changes automations, in somebody's name."""
+        provisioner = Provisioner(self.mongo, self.admin, self.connection, self.settings)
+        return AutomationChanges(provisioner, self.automations, self.lanes, self.audit, actor)
+
+    def key_changes(self, actor: str) -> KeyChanges:
         """Adds and changes keys, in somebody's name."""
-        return KeyRegistry(self.mongo, self.vault, actor)
+        registry = KeyRegistry(self.mongo, self.vault, actor)
+        return KeyChanges(self.mongo, self.vault, registry, self.audit, actor)
+
+    def dead_letter_changes(self, actor: str) -> DeadLetterChanges:
+        """Reveals, replays and drops dead letters, in somebody's name."""
+        return DeadLetterChanges(self.dead_letters, self.audit, actor)
 
 
 @asynccontextmanager
@@ -107,9 +129,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         _, connection = await connect_broker(settings, "console")
         watch = QueueWatch(admin)
         overviews = Overviews(mongo, watch, result_ttl_s=settings.result_ttl_s)
-        dead_letters = DeadLetterDesk(settings, mongo)
+        dead_letters, door = DeadLetterDesk(settings, mongo), ServiceTokenDoor(settings, mongo)
         async with connection, _kept(watch):
-            yield Services(settings, mongo, admin, connection, vault, watch, overviews, dead_letters)
+            yield Services(settings, mongo, admin, connection, vault, watch, overviews, dead_letters, door)
 
 
 @asynccontextmanager

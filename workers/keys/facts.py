@@ -101,15 +101,19 @@ async def find_key(mongo: Mongo, automation_id: str, alias: str) -> KeyView:
         NotFoundError: there is no such key.
         PyMongoError: MongoDB is away or refused.
     """
-    match: Document = {"automation_id": {"$eq": automation_id}, "alias": {"$eq": alias}}
-    stages: list[Document] = [
-        {"$match": match},
-        {"$unset": "fingerprint"},
-        {"$set": {"server_time": "$$NOW"}},
-    ]
-    async for document in mongo.keys.aggregate(stages):
-        return _view(document)
-    raise NotFoundError(f"{automation_id} has no key {alias}; see `keyway keys list {automation_id}`")
+    view = await _find_one(mongo, {"automation_id": {"$eq": automation_id}, "alias": {"$eq": alias}})
+    if view is None:
+        raise NotFoundError(f"{automation_id} has no key {alias}; see `keyway keys list {automation_id}`")
+    return view
+
+
+async def key_of_id(mongo: Mongo, key_id: str) -> KeyView | None:
+    """One key, with its history; None: there is no such key.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    return await _find_one(mongo, {"_id": {"$eq": key_id}})
 
 
 def warnings(key: Key, now: float) -> list[str]:
@@ -145,6 +149,17 @@ def public_fields(document: Document, key: Key, now: float) -> dict[str, object]
         "failures_in_a_row": key.failures_in_a_row,
         "history": document.get("history", []),
     }
+
+
+async def _find_one(mongo: Mongo, match: Document) -> KeyView | None:
+    stages: list[Document] = [
+        {"$match": match},
+        {"$unset": "fingerprint"},
+        {"$set": {"server_time": "$$NOW"}},
+    ]
+    async for document in mongo.keys.aggregate(stages):
+        return _view(document)
+    return None
 
 
 def _view(document: Document) -> KeyView:

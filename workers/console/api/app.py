@@ -4,11 +4,37 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from workers.console.api import health, operators, session
+from workers.console.api import (
+    alerts,
+    automation_calls,
+    automations,
+    dead_letters,
+    health,
+    keys,
+    lanes,
+    operators,
+    overview,
+    requests,
+    session,
+    usage,
+)
 from workers.console.api.errors import add_handlers
 from workers.console.services import Services
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, session.router, operators.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    session.router,
+    operators.router,
+    overview.router,
+    automations.router,
+    keys.router,
+    usage.router,
+    requests.router,
+    lanes.router,
+    dead_letters.router,
+    alerts.router,
+    automation_calls.router,
+)
 #: What browsers are told of every answer (OWASP, "HTTP Security Response Headers").
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -1,6 +1,7 @@
 """How the HTTP API says that something is wrong: a status, a code and one line, never a traceback."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import structlog
 from fastapi import FastAPI, Request
@@ -9,9 +10,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from contracts.errors import ErrorCode
+from contracts.messages import ResultError
 from infra.errors import BrokerError, ConflictError, NotFoundError, PlatformError
 from infra.mongo import PyMongoError
-from workers.console.access.sign_in import SignInRefusedError, TooManyFailuresError
+from workers.console.access.failures import TooManyFailuresError
+from workers.console.access.service_tokens import ServiceTokenRefusedError
+from workers.console.access.sign_in import SignInRefusedError
+from workers.console.direct_keys import LeaseRefusedError, NoLeasingError
 
 log = structlog.get_logger()
 
@@ -21,6 +27,21 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+}
+
+
+#: The status of what a leasing worker refuses, by its code.
+LEASE_STATUSES = {
+    ErrorCode.INVALID_REQUEST: 400,
+    ErrorCode.PROVIDER_REJECTED: 400,
+    ErrorCode.AUTOMATION_DISABLED: 403,
+    ErrorCode.NO_KEYS: 409,
+    ErrorCode.NO_USABLE_KEY: 409,
+    ErrorCode.KEYS_EXHAUSTED: 429,
+    ErrorCode.BUDGET_EXCEEDED: 429,
+    ErrorCode.DEADLINE_EXCEEDED: 429,
+    ErrorCode.PROVIDER_UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 502,
 }
 
 
@@ -48,7 +69,7 @@ ANSWERS: dict[int | str, dict[str, object]] = {
         409: "It is there already, or can't be changed so",
         422: "A field is wrong; the message says which, and how",
         502: "RabbitMQ refuses, or can't be reached",
-        503: "MongoDB can't be reached",
+        503: "MongoDB can't be reached, or what is asked for can't be done just now",
     }.items()
 }
 
@@ -74,6 +95,12 @@ def _platform_error(_: Request, error: Exception) -> JSONResponse:
             return problem(429, "too_many_failures", str(error), retry)
         case SignInRefusedError():
             return problem(401, "sign_in_refused", str(error))
+        case ServiceTokenRefusedError():
+            return problem(403, "forbidden", str(error))
+        case LeaseRefusedError():
+            return _lease_refused(error.error)
+        case NoLeasingError():
+            return problem(503, "no_leasing", str(error))
         case NotFoundError():
             return problem(404, "not_found", str(error))
         case ConflictError():
@@ -82,6 +109,15 @@ def _platform_error(_: Request, error: Exception) -> JSONResponse:
             return problem(502, "broker_error", str(error))
         case _:
             return problem(422, "invalid", str(error))
+
+
+def _lease_refused(why: ResultError) -> JSONResponse:
+    code = ErrorCode(why.code) if why.code in set(ErrorCode) else ErrorCode.INTERNAL
+    headers = {}
+    if why.retry_at is not None:
+        seconds = (why.retry_at - datetime.now(UTC)).total_seconds()
+        headers["Retry-After"] = str(max(1, round(seconds)))
+    return problem(LEASE_STATUSES[code], code.value, why.message, headers)
 
 
 def _mongo_error(_: Request, error: Exception) -> JSONResponse:

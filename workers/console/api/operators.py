@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from workers.console.access.operators import Operator, Role
 from workers.console.api.callers import Admin, ServicesOf, Viewer
 from workers.console.api.errors import ANSWERS
+from workers.console.api.parameters import Moment
 
 router = APIRouter(prefix="/api", tags=["operators"], responses=ANSWERS)
 
@@ -152,7 +153,7 @@ async def read_audit(
     _: Viewer,
     target: Annotated[str | None, Query(max_length=200)] = None,
     actor: Annotated[str | None, Query(max_length=200)] = None,
-    before: AwareDatetime | None = None,
+    before: Moment | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES)] = 100,
 ) -> list[AuditEntry]:
     """The audit log, the latest first."""
