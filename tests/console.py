@@ -121,9 +121,12 @@ class Console:
 
 
 @asynccontextmanager
-async def open_console(world: World, **environment: str) -> AsyncIterator[Console]:
-    """Start a console in a world, which stops it at its end."""
-    service = await world.start("console", ready="console_ready", KEYWAY_CONSOLE_PORT="0", **environment)
+async def open_console(world: World, *, mongo_url: str | None = None) -> AsyncIterator[Console]:
+    """Start a console in a world, which stops it at its end; `mongo_url` is another way to MongoDB."""
+    environment = {"KEYWAY_CONSOLE_PORT": "0"} | (
+        {} if mongo_url is None else {"KEYWAY_MONGO_URL": mongo_url}
+    )
+    service = await world.start("console", ready="console_ready", clock_offset_s=0, **environment)
     (ready,) = [event for event in service.events() if event["event"] == "console_ready"]
     # No cookies are kept: whoever has some has them in a browser.
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:

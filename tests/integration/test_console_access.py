@@ -77,7 +77,9 @@ async def test_a_session_is_never_one_that_the_browser_brought(console: Console,
         answer = await client.sign_in(operator)
         cookie = answer.headers["Set-Cookie"]
         assert planted not in cookie
-        assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert "Path=/" in cookie
         thief = Client(console.session, console.url, {"Cookie": f"keyway={planted}"})
         assert await status(thief) == 401
         first = cookie.partition(";")[0]
@@ -208,7 +210,8 @@ async def test_the_audit_log_says_who_changed_what_and_no_secret(console: Consol
     assert by_action["automation.changed"]["after"] == {"deadline_s": 60, "enabled": False}
     assert by_action["key.added"]["target"] == f"{bot}/Primary"
     assert by_action["key.added"]["after"]["last_four"] == secret[-4:]
-    assert secret not in answer.text and made["token"] not in answer.text
+    assert secret not in answer.text
+    assert made["token"] not in answer.text
 
 
 async def test_every_answer_tells_browsers_what_not_to_do(console: Console) -> None:

@@ -168,7 +168,7 @@ async def test_a_key_that_the_provider_refuses_is_seen_to_flip(console: Console)
             await keyway.generate("/chat/completions", CHAT)
 
     async def flipped() -> bool:
-        return (await console.viewer.get(f"/api/keys/{key_id}"))["status"] == "error"
+        return bool((await console.viewer.get(f"/api/keys/{key_id}"))["status"] == "error")
 
     await eventually(flipped, "the key is in error")
     alerts = [a for a in await console.viewer.get("/api/alerts") if a["automation_id"] == bot]

@@ -1,13 +1,15 @@
 """Who may call which endpoint; taken from the OpenAPI document, so that none that is new is forgotten."""
 
 import re
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from tests.console import Client, Console
 from workers.console.api.app import create_app
-from workers.console.services import Services
+
+if TYPE_CHECKING:
+    from workers.console.services import Services
 
 #: What anybody may call.
 PUBLIC = {("GET", "/healthz"), ("GET", "/readyz"), ("POST", "/api/session")}
