@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def result(request_id: str, bot: str, **changes: Any) -> dict[str, Any]:
     """A good result, with these fields changed."""
-    calm = {
+    calm: dict[str, Any] = {
         "request_id": request_id,
         "automation_id": bot,
         "status": "succeeded",
@@ -84,7 +84,7 @@ class Asked:
             async with self.connection.channel() as looks:
                 channel = cast("aiormq.Channel", await looks.get_underlay_channel())
                 try:
-                    await channel.rpc(_DeclareAddress(queue=self.message.reply_to, passive=True))
+                    await channel.rpc(_DeclareAddress(queue=self.message.reply_to or "", passive=True))
                 except ChannelNotFoundEntity:
                     return True
                 return False

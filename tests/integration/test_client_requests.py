@@ -164,14 +164,14 @@ async def test_a_message_that_the_broker_refuses_harms_no_other(unserved: World)
         asking = [asyncio.ensure_future(ask(keyway, request_id=f"beside-{number}")) for number in range(5)]
         with pytest.raises(PublishError, match="RabbitMQ refuses the message: PRECONDITION_FAILED"):
             await keyway._requests.tell(forged, keyway._lane)
-        answered = asyncio.gather(waiting, *asking)
-        while not answered.done():
-            asked = asyncio.ensure_future(worker.take())
-            await asyncio.wait({asked, answered}, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done():
-                await asked.result().result()
-            asked.cancel()
-        ids = {result.request_id for result in answered.result()}
+
+        async def answer_all() -> None:
+            while True:
+                await (await worker.take()).result()
+
+        answering = asyncio.ensure_future(answer_all())
+        ids = {result.request_id for result in await asyncio.gather(waiting, *asking)}
+        answering.cancel()
         assert ids == {"before", *(f"beside-{number}" for number in range(5))}
 
 
