@@ -55,6 +55,8 @@ async def on_channel(operation: Awaitable[T]) -> T:
             raise
         raise ChannelLostError from None
     except (AMQPError, ChannelInvalidStateError, OSError, RuntimeError) as error:
+        if _is_cancelled():
+            raise asyncio.CancelledError from error
         raise ChannelLostError from error
 
 
@@ -166,7 +168,9 @@ class BrokerConnection:
                 await asyncio.sleep(RETRY_S)
                 try:
                     self._connection = connection = await self._connect()
-                except Exception as error:  # noqa: BLE001  # whatever the driver raises, the next try follows
+                except Exception as error:  # whatever the driver raises, the next try follows
+                    if _is_cancelled():
+                        raise
                     log.debug("not connected: %s", type(error).__name__)
             self._announce()
 
