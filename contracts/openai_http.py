@@ -158,16 +158,17 @@ def failed(error: GenerationError, now: datetime) -> HttpAnswer:
         error: the failure.
         now: for `retry-after`.
     """
-    headers = {**_headers(error.result), "x-keyway-error-code": error.code.value, **NO_RETRY}
+    code = _code(error)
+    headers = {**_headers(error.result), "x-keyway-error-code": code, **NO_RETRY}
     if error.retry_at is not None:
         wait_s = (error.retry_at - now).total_seconds()
         headers["retry-after"] = str(max(0, math.ceil(wait_s)))
     status, body = _provider_status(error), _provider_body(error)
     if status is not None and body is not None:
         return HttpAnswer(status, json.dumps(body).encode(), headers)
-    no_call = error.code is ErrorCode.PROVIDER_REJECTED and status is None
+    if error.code is ErrorCode.PROVIDER_REJECTED and status is None:
+        code = MODEL_NOT_FOUND
     status = status or STATUSES[error.code]
-    code = MODEL_NOT_FOUND if no_call else error.code.value
     return HttpAnswer(status, _error_json(status, str(error), code), headers)
 
 
@@ -212,7 +213,13 @@ def failed_event(error: GenerationError) -> bytes:
     body = _provider_body(error)
     if body is not None and isinstance(body.get("error"), dict):
         return b"data: %b\n\n" % json.dumps(body).encode()
-    return b"data: %b\n\n" % _error_json(STATUSES[error.code], str(error), error.code)
+    return b"data: %b\n\n" % _error_json(STATUSES[error.code], str(error), _code(error))
+
+
+def _code(error: GenerationError) -> str:
+    """The code on the wire, which may be a later version's."""
+    failure = error.result.error
+    return str(error.code if failure is None else failure.code)
 
 
 def _provider_body(error: GenerationError) -> dict[str, Any] | None:

@@ -158,7 +158,8 @@ class _EventStream(httpx2.AsyncByteStream):
             yield end(self._path)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        # A response that is dropped is closed while its loop ends, when nothing may be awaited any more.
+        self._stream.cancel()
 
 
 class SyncKeywayTransport(httpx2.BaseTransport):
@@ -231,7 +232,8 @@ class _SyncEventStream(httpx2.SyncByteStream):
             yield end(self._path)
 
     def close(self) -> None:
-        self._stream.close()
+        # A response that is dropped is closed by whichever thread collects it.
+        self._stream.cancel()
 
 
 def _read(request: httpx2.Request, content: bytes) -> Call | HttpAnswer:

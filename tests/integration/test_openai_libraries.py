@@ -45,7 +45,7 @@ class Bot:
 async def bot(shared: World) -> Bot:
     name = await shared.add_automation()
     await shared.add_key(name, "Primary")
-    return Bot(name, shared.url(name))
+    return Bot(name, shared.url_of(name))
 
 
 @pytest.fixture(params=["chat completions", "responses"])

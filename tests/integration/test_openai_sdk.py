@@ -216,7 +216,7 @@ class Bot:
 async def new_bot(world: World, **script: Any) -> tuple[str, Bot]:
     name = await world.add_automation()
     await world.add_key(name, "Primary", script)
-    return name, Bot(world.url(name), world.simulator.base_url, world.api_keys[-1])
+    return name, Bot(world.url_of(name), world.simulator.base_url, world.api_keys[-1])
 
 
 @pytest.fixture(scope="session", params=["async", "sync"])
@@ -393,7 +393,7 @@ async def test_an_idempotency_key_is_the_requests_id_and_a_repeat_is_answered_fr
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary")
     headers = {"Idempotency-Key": "invoice-7", "X-Keyway-User": "u-42"}
-    async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(shared.url(bot))) as queue:
+    async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(shared.url_of(bot))) as queue:
         ask = queue.chat.completions.with_raw_response.create
         first = await ask(model=MODEL, messages=HELLO, extra_headers=headers)
         second = await ask(model=MODEL, messages=HELLO, extra_headers=headers)
@@ -412,7 +412,7 @@ async def test_a_hundred_calls_at_once_from_one_client_share_a_connection_and_ar
 ) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary")
-    async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(shared.url(bot))) as queue:
+    async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(shared.url_of(bot))) as queue:
         answers = await asyncio.gather(
             *(
                 queue.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": f"n{n}"}])
@@ -444,7 +444,7 @@ async def test_a_client_of_keyway_that_is_open_may_be_given_and_stays_open(share
 
 async def test_a_broker_that_refuses_the_token_is_a_connection_error(shared: World) -> None:
     bot = await shared.add_automation()
-    url = shared.url(bot).replace(shared.tokens[bot].get_secret_value(), "wrong")
+    url = shared.url_of(bot).replace(shared.tokens[bot].get_secret_value(), "wrong")
     async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(url), max_retries=0) as queue:
         with pytest.raises(openai.APIConnectionError) as refused:
             await queue.chat.completions.create(model=MODEL, messages=HELLO)
