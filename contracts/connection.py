@@ -45,11 +45,14 @@ class ChannelLostError(Exception):
 async def on_channel(operation: Awaitable[T]) -> T:
     """Await an operation of the driver.
 
+    The driver may turn a cancellation of the running task into another error, or keep it to itself
+    (`asyncio.wait_for` before Python 3.12); it goes on all the same.
+
     Raises:
         ChannelLostError: the channel went away. The driver may say this with a cancellation of its own.
     """
     try:
-        return await operation
+        done = await operation
     except asyncio.CancelledError:
         if _is_cancelled():
             raise
@@ -58,6 +61,9 @@ async def on_channel(operation: Awaitable[T]) -> T:
         if _is_cancelled():
             raise asyncio.CancelledError from error
         raise ChannelLostError from error
+    if _is_cancelled():
+        raise asyncio.CancelledError
+    return done
 
 
 async def close_channel(channel: AbstractChannel) -> None:
