@@ -41,7 +41,7 @@ class Bot:
     url: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def bot(shared: World) -> Bot:
     name = await shared.add_automation()
     await shared.add_key(name, "Primary")

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from contracts.openai_transport import keyway_http_client, sync_keyway_http_client
+from contracts import SyncKeyway
+from contracts.openai_transport import KeywayTransport, keyway_http_client, sync_keyway_http_client
 from tests.harness import World, eventually
 
 MODEL = "gpt-4o-mini"
@@ -219,7 +221,7 @@ async def new_bot(world: World, **script: Any) -> tuple[str, Bot]:
     return name, Bot(world.url_of(name), world.simulator.base_url, world.api_keys[-1])
 
 
-@pytest.fixture(scope="session", params=["async", "sync"])
+@pytest.fixture(scope="module", params=["async", "sync"])
 async def ways(request: pytest.FixtureRequest, shared: World) -> AsyncIterator[Ways]:
     _, bot = await new_bot(shared)
     async with bot.ways(request.param) as both:
@@ -432,20 +434,67 @@ async def test_a_hundred_calls_at_once_from_one_client_share_a_connection_and_ar
     assert len(connections) == 1
 
 
+async def test_threads_share_a_client_without_an_event_loop(shared: World) -> None:
+    _, bot = await new_bot(shared)
+
+    def say(client: OpenAI, word: str) -> str | None:
+        asked: list[Any] = [{"role": "user", "content": word}]
+        return client.chat.completions.create(model=MODEL, messages=asked).choices[0].message.content
+
+    with OpenAI(api_key="-", http_client=sync_keyway_http_client(bot.url)) as client:
+        answers = await asyncio.gather(*(asyncio.to_thread(say, client, f"n{n}") for n in range(20)))
+    assert [str(answer).rpartition(" ")[2] for answer in answers] == [f"n{n}" for n in range(20)]
+
+
+async def test_a_first_request_that_is_cancelled_leaves_the_connection_to_the_next(shared: World) -> None:
+    _, bot = await new_bot(shared)
+    transport = KeywayTransport(bot.url)
+    http_client = httpx2.AsyncClient(transport=transport)
+    async with AsyncOpenAI(api_key="-", http_client=http_client, max_retries=0) as queue:
+        first = asyncio.create_task(queue.chat.completions.create(model=MODEL, messages=HELLO))
+
+        async def connects() -> bool:
+            return transport._opening is not None
+
+        await eventually(connects, "the first request connecting", every_s=0)
+        opening = transport._opening
+        first.cancel()
+        await queue.chat.completions.create(model=MODEL, messages=HELLO)
+        assert first.cancelled()
+        assert transport._opening is opening
+
+
 async def test_a_client_of_keyway_that_is_open_may_be_given_and_stays_open(shared: World) -> None:
-    bot = await shared.add_automation()
-    await shared.add_key(bot, "Primary")
-    async with shared.client(bot) as keyway:
+    name, bot = await new_bot(shared)
+    async with shared.client(name) as keyway:
         async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(keyway)) as queue:
             await queue.chat.completions.create(model=MODEL, messages=HELLO)
-        result = await keyway.generate("/chat/completions", model=MODEL, messages=HELLO)
-    assert result.status == "succeeded"
+        assert await keyway.generate("/chat/completions", model=MODEL, messages=HELLO)
+
+    def without_a_loop() -> None:
+        with SyncKeyway(bot.url) as keyway:
+            with OpenAI(api_key="-", http_client=sync_keyway_http_client(keyway)) as queue:
+                queue.chat.completions.create(model=MODEL, messages=HELLO)
+            assert keyway.generate("/chat/completions", model=MODEL, messages=HELLO)
+
+    await asyncio.to_thread(without_a_loop)
 
 
-async def test_a_broker_that_refuses_the_token_is_a_connection_error(shared: World) -> None:
-    bot = await shared.add_automation()
-    url = shared.url_of(bot).replace(shared.tokens[bot].get_secret_value(), "wrong")
-    async with AsyncOpenAI(api_key="-", http_client=keyway_http_client(url), max_retries=0) as queue:
-        with pytest.raises(openai.APIConnectionError) as refused:
-            await queue.chat.completions.create(model=MODEL, messages=HELLO)
-    assert "can't connect to RabbitMQ" in str(refused.value.__cause__)
+async def test_a_broker_that_refuses_the_token_is_a_connection_error_each_time(shared: World) -> None:
+    name, bot = await new_bot(shared)
+    wrong = replace(bot, url=bot.url.replace(shared.tokens[name].get_secret_value(), "wrong"))
+    for kind in ("async", "sync"):
+        async with wrong.ways(kind, max_retries=1) as ways:
+            for _ in range(2):
+                with pytest.raises(openai.APIConnectionError) as refused:
+                    await ways.queue.ask(ANSWERED["chat"])
+                assert "refuses the user or token" in str(refused.value.__cause__)
+                assert "wrong" not in str(refused.value.__cause__)
+
+
+@pytest.mark.parametrize("http_client", [keyway_http_client, sync_keyway_http_client])
+def test_an_address_without_an_automation_is_refused_before_the_first_request(
+    http_client: Callable[[str], object],
+) -> None:
+    with pytest.raises(ValueError, match="is not an automation's id"):
+        http_client("amqp://localhost:5672/keyway")
