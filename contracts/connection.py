@@ -45,17 +45,25 @@ class ChannelLostError(Exception):
 async def on_channel(operation: Awaitable[T]) -> T:
     """Await an operation of the driver.
 
+    The driver may turn a cancellation of the running task into another error, or keep it to itself
+    (`asyncio.wait_for` before Python 3.12); it goes on all the same.
+
     Raises:
         ChannelLostError: the channel went away. The driver may say this with a cancellation of its own.
     """
     try:
-        return await operation
+        done = await operation
     except asyncio.CancelledError:
         if _is_cancelled():
             raise
         raise ChannelLostError from None
     except (AMQPError, ChannelInvalidStateError, OSError, RuntimeError) as error:
+        if _is_cancelled():
+            raise asyncio.CancelledError from error
         raise ChannelLostError from error
+    if _is_cancelled():
+        raise asyncio.CancelledError
+    return done
 
 
 async def close_channel(channel: AbstractChannel) -> None:
@@ -166,7 +174,9 @@ class BrokerConnection:
                 await asyncio.sleep(RETRY_S)
                 try:
                     self._connection = connection = await self._connect()
-                except Exception as error:  # noqa: BLE001  # whatever the driver raises, the next try follows
+                except Exception as error:  # whatever the driver raises, the next try follows
+                    if _is_cancelled():
+                        raise
                     log.debug("not connected: %s", type(error).__name__)
             self._announce()
 

@@ -97,7 +97,7 @@ class InvalidReplyError(KeywayError):
 
 
 class BrokenStreamError(KeywayError):
-    """Chunks of a streamed answer are missing. Ask again with another id, or read `result` if it came."""
+    """Chunks of a streamed answer are missing. Ask again with the same id; where they are gone, with another."""
 
 
 class SlowConsumerError(KeywayError):

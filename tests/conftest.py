@@ -71,3 +71,10 @@ async def shared(backing: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         await fresh.start_worker()
         await fresh.start_worker()
         yield fresh
+
+
+@pytest.fixture(scope="session")
+async def unserved(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A Keyway without workers, for tests that answer requests themselves."""
+    async with new_world(backing, tmp_path_factory.mktemp("unserved")) as fresh:
+        yield fresh
