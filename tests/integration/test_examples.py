@@ -81,3 +81,16 @@ async def test_durable_collection(shared: World, bot: str) -> None:
     status, stdout, stderr = await run(shared, bot, "durable_collection.py", "collect")
     assert (status, stderr) == (0, "")
     assert sorted(stdout.splitlines()) == [f"letter-{number} has 1 embedding" for number in (1, 2, 3)]
+
+
+async def test_a_direct_key(shared: World, bot: str) -> None:
+    await shared.provisioner.change(bot, {"allow_leases": True}, actor="test")
+    await shared.start_leasing()
+    status, stdout, stderr = await run(shared, bot, "direct_key.py")
+    assert (status, stderr) == (0, "")
+    answer, reported = stdout.splitlines()
+    assert "hello" in answer
+    assert reported.startswith("reported on lease ")
+    assert reported.endswith(" of key Primary")
+    (row,) = await shared.accounted(bot, 1)
+    assert row["source"] == "lease"
