@@ -143,52 +143,6 @@ async def test_a_client_that_is_closed_ends_its_calls_and_takes_no_more(unserved
         await ask(Keyway(unserved.url_of(bot)))
 
 
-async def test_a_client_may_be_closed_at_any_moment(unserved: World) -> None:
-    bot = await unserved.add_automation()
-    for moment in range(150):
-        keyway = Keyway(unserved.url_of(bot))
-        await keyway.__aenter__()
-        await asyncio.sleep(moment / 10_000)
-        async with asyncio.timeout(30):
-            await keyway.__aexit__(None, None, None)
-
-
-async def test_calls_may_be_cancelled_at_any_moment(unserved: World) -> None:
-    bot = await unserved.add_automation()
-    async with unserved.client(bot) as keyway:
-
-        async def stream() -> None:
-            async with keyway.stream("/responses", input="hello") as chunks:
-                await anext(chunks)
-
-        async def submit() -> None:
-            for number in range(100):
-                await keyway.submit("/moderations", name=f"q-{number % 3}", input="hello")
-
-        async def collect() -> None:
-            async for _ in keyway.results("q-0"):
-                pass
-
-        for moment in range(60):
-            calls = [
-                asyncio.ensure_future(call)
-                for call in (ask(keyway), ask(keyway), stream(), submit(), collect())
-            ]
-            await asyncio.sleep(moment / 5000)
-            for call in calls:
-                call.cancel()
-            async with asyncio.timeout(30):
-                outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(outcome) for outcome in outcomes} <= {asyncio.CancelledError}
-        assert len(keyway._under_way) == 0
-
-        async def channels_are_closed() -> bool:
-            connection = keyway._connection._connection
-            return connection is not None and len(connection.channels) <= 1
-
-        await eventually(channels_are_closed, "all channels closed but the shared one")
-
-
 async def test_an_unauthorised_user_gets_a_clear_error(unserved: World) -> None:
     bot, other = await unserved.add_automation(), await unserved.add_automation()
     async with Keyway(unserved.url_of(bot), automation_id=other) as keyway:
