@@ -71,6 +71,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("fingerprint", ASCENDING)], unique=True, name="fingerprint"),
         IndexModel([("status", ASCENDING), ("status_until", ASCENDING)], name="due"),
         IndexModel([("probe.at", ASCENDING)], sparse=True, name="probe"),
+        IndexModel([("check_at", ASCENDING)], sparse=True, name="check"),
     ],
     "requests": [
         IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),

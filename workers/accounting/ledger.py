@@ -15,12 +15,13 @@ from typing import TypeAlias
 
 import structlog
 
-from contracts.messages import UsageRecorded
+from contracts.messages import Outcome, UsageRecorded
 from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session, UpdateOne
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.placing import Placed, candidates, place
 from workers.accounting.totals import total_id, total_updates
+from workers.keys.checks import ask_for_checks
 from workers.keys.leases import GRACE_S, LeasedKey, end_lease
 from workers.keys.status import CHANGE_FIELDS, change_status
 
@@ -92,6 +93,7 @@ class Ledger:
                 await asyncio.sleep(RETRY_S)
         with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses
             await self._end_leases(batch)
+            await self._check_doubtful(batch)
             await self._correct_pools(batch.placed.added, now)
         answers = iter(batch.placed.is_new)
         return [event if isinstance(event, Refused) else next(answers) for event in batch.events]
@@ -175,6 +177,12 @@ class Ledger:
                 await end_lease(
                     self._mongo, LeasedKey.from_document(lease), row["total_tokens"], in_minute=in_minute
                 )
+
+    async def _check_doubtful(self, batch: _Batch) -> None:
+        """Have the provider asked of keys that it refuses, if reports of their leases are true."""
+        reported = [row for row in batch.placed.added if row["source"] == "lease"]
+        if doubtful := {row["key_id"] for row in reported if row["outcome"] == Outcome.AUTH_FAILED}:
+            await ask_for_checks(self._mongo, doubtful)
 
     async def _place(self, rows: Sequence[Document], now: datetime, session: Session) -> Placed:
         ids = [identity for row in rows for identity in candidates(row)]

@@ -7,11 +7,14 @@ served one at a time on a connection apart, since one that somebody made up may 
 import asyncio
 import time
 from enum import StrEnum
+from typing import cast
 
 import structlog
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity, DeliveryError
+from aiormq import Channel
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
+from pamqp import commands
 
 from contracts import names
 from infra.dead_letters import dead_letter
@@ -26,7 +29,7 @@ REPLY_TIMEOUT_S = 8.0
 #: Seconds between attempts.
 RETRY_S = 0.5
 #: Whether a message that fails so has arrived, nobody knows.
-UNCONFIRMED = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+UNCONFIRMED = (AMQPError, RuntimeError, ConnectionError, TimeoutError)
 
 
 class Delivery(StrEnum):
@@ -38,14 +41,30 @@ class Delivery(StrEnum):
     UNKNOWN = "unknown"
 
 
+class NotSentError(Exception):
+    """The broker was not even asked to deliver it."""
+
+
+class _DeclareAddress(commands.Queue.Declare):
+    """A declaration of a direct address, which has characters that pamqp expects in no queue's name."""
+
+    def validate(self) -> None:
+        """Leave it to the broker."""
+
+
 class Replies:
     """Replies and dead letters of a leasing worker."""
 
     def __init__(
-        self, replies: AbstractExchange, dead: AbstractExchange, apart: AbstractRobustConnection
+        self,
+        replies: AbstractExchange,
+        direct: AbstractExchange,
+        dead: AbstractExchange,
+        apart: AbstractRobustConnection,
     ) -> None:
         """Take the exchanges and the connection apart; make one with `open`."""
         self._replies = replies
+        self._direct = direct
         self._dead = dead
         self._apart = apart
         self._one_at_a_time = asyncio.Lock()
@@ -54,10 +73,10 @@ class Replies:
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
         """Open the channels, each with confirms."""
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        direct = await apart.channel(publisher_confirms=True)
         dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return cls(
-            replies.default_exchange, await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False), apart
-        )
+        dead_exchange = await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        return cls(replies.default_exchange, direct.default_exchange, dead_exchange, apart)
 
     async def lease(self, envelope: Envelope, body: bytes, ttl_s: float) -> Delivery:
         """Send a lease.
@@ -94,6 +113,7 @@ class Replies:
         address = envelope.reply_to or ""
         send = self._send_directly if address.startswith(names.DIRECT_REPLY_TO) else self._send_to_queue
         give_up_at = time.monotonic() + REPLY_TIMEOUT_S
+        is_sent = False
         while True:
             message = Message(
                 body,
@@ -106,11 +126,14 @@ class Replies:
             )
             try:
                 return await send(message, address)
-            except UNCONFIRMED as error:
-                log.warning("reply_delayed", request_id=envelope.request_id, error=type(error).__name__)
-                if time.monotonic() >= give_up_at:
-                    return Delivery.UNKNOWN
-                await asyncio.sleep(RETRY_S)
+            except NotSentError:
+                error = "NotSent"
+            except UNCONFIRMED as unconfirmed:
+                error, is_sent = type(unconfirmed).__name__, True
+            log.warning("reply_delayed", request_id=envelope.request_id, error=error)
+            if time.monotonic() >= give_up_at:
+                return Delivery.UNKNOWN if is_sent else Delivery.UNDELIVERED
+            await asyncio.sleep(RETRY_S)
 
     async def _send_to_queue(self, message: Message, name: str) -> Delivery:
         try:
@@ -120,12 +143,29 @@ class Replies:
         return Delivery.DELIVERED
 
     async def _send_directly(self, message: Message, address: str) -> Delivery:
-        """Send to a direct address; whether there is somebody, only its declaration tells."""
-        async with self._one_at_a_time, asyncio.timeout(CONFIRM_TIMEOUT_S):
+        """Send to a direct address, where there is somebody.
+
+        Raises:
+            NotSentError: nobody knows whether there is.
+        """
+        async with self._one_at_a_time:
             try:
-                async with self._apart.channel(publisher_confirms=True) as channel:
-                    await channel.declare_queue(address, passive=True, robust=False)
-                    await channel.default_exchange.publish(message, address, mandatory=False)
-            except ChannelNotFoundEntity:
+                async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                    is_there = await self._is_there(address)
+            except UNCONFIRMED as error:
+                raise NotSentError from error
+            if not is_there:
                 return Delivery.UNDELIVERED
+            await self._direct.publish(message, address, mandatory=False, timeout=CONFIRM_TIMEOUT_S)
         return Delivery.DELIVERED
+
+    async def _is_there(self, address: str) -> bool:
+        """Whether somebody listens at a direct address: RabbitMQ tells who declares it passively."""
+        await self._apart.ready()
+        try:
+            async with self._apart.channel(publisher_confirms=False) as channel:
+                underlay = cast("Channel", await channel.get_underlay_channel())
+                await underlay.rpc(_DeclareAddress(queue=address, passive=True))
+        except ChannelNotFoundEntity:
+            return False
+        return True
