@@ -1,7 +1,8 @@
 """Sends leases and refusals to who asked, and knows whether a lease has arrived.
 
-A lease may hold a key in the clear: it is never persistent, and expires with the lease. Direct addresses are
-served one at a time on a connection apart, since one that somebody made up may cost it (decision 0012).
+A lease may hold a key in the clear: it is never persistent, and expires with the lease. Whether there is
+somebody at a new direct address is asked on a connection apart, since one that is made up may cost it
+(decision 0012).
 """
 
 import asyncio
@@ -28,6 +29,8 @@ CONFIRM_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 8.0
 #: Seconds between attempts.
 RETRY_S = 0.5
+#: Addresses that are remembered as none that is made up; the oldest are forgotten.
+MOST_PROVED = 10_000
 #: Whether a message that fails so has arrived, nobody knows.
 UNCONFIRMED = (AMQPError, RuntimeError, ConnectionError, TimeoutError)
 
@@ -58,25 +61,25 @@ class Replies:
     def __init__(
         self,
         replies: AbstractExchange,
-        direct: AbstractExchange,
         dead: AbstractExchange,
+        connection: AbstractRobustConnection,
         apart: AbstractRobustConnection,
     ) -> None:
-        """Take the exchanges and the connection apart; make one with `open`."""
+        """Take the exchanges, the connection, and the one apart; make one with `open`."""
         self._replies = replies
-        self._direct = direct
         self._dead = dead
+        self._connection = connection
         self._apart = apart
-        self._one_at_a_time = asyncio.Lock()
+        self._proved: dict[str, None] = {}
+        self._proving = asyncio.Lock()
 
     @classmethod
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
         """Open the channels, each with confirms."""
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        direct = await apart.channel(publisher_confirms=True)
         dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
         dead_exchange = await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False)
-        return cls(replies.default_exchange, direct.default_exchange, dead_exchange, apart)
+        return cls(replies.default_exchange, dead_exchange, connection, apart)
 
     async def lease(self, envelope: Envelope, body: bytes, ttl_s: float) -> Delivery:
         """Send a lease.
@@ -148,24 +151,34 @@ class Replies:
         Raises:
             NotSentError: nobody knows whether there is.
         """
-        async with self._one_at_a_time:
-            try:
-                async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                    is_there = await self._is_there(address)
-            except UNCONFIRMED as error:
-                raise NotSentError from error
-            if not is_there:
-                return Delivery.UNDELIVERED
-            await self._direct.publish(message, address, mandatory=False, timeout=CONFIRM_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                is_there = await self._is_there(address)
+        except UNCONFIRMED as error:
+            raise NotSentError from error
+        if not is_there:
+            return Delivery.UNDELIVERED
+        await self._replies.publish(message, address, mandatory=False, timeout=CONFIRM_TIMEOUT_S)
         return Delivery.DELIVERED
 
     async def _is_there(self, address: str) -> bool:
-        """Whether somebody listens at a direct address: RabbitMQ tells who declares it passively."""
-        await self._apart.ready()
-        try:
-            async with self._apart.channel(publisher_confirms=False) as channel:
-                underlay = cast("Channel", await channel.get_underlay_channel())
-                await underlay.rpc(_DeclareAddress(queue=address, passive=True))
-        except ChannelNotFoundEntity:
-            return False
-        return True
+        if address in self._proved:
+            return await _is_declared(self._connection, address)
+        async with self._proving:
+            is_there = await _is_declared(self._apart, address)
+        self._proved[address] = None
+        if len(self._proved) > MOST_PROVED:
+            del self._proved[next(iter(self._proved))]
+        return is_there
+
+
+async def _is_declared(connection: AbstractRobustConnection, address: str) -> bool:
+    """Whether somebody listens at a direct address: RabbitMQ tells who declares it passively."""
+    await connection.ready()
+    try:
+        async with connection.channel(publisher_confirms=False) as channel:
+            underlay = cast("Channel", await channel.get_underlay_channel())
+            await underlay.rpc(_DeclareAddress(queue=address, passive=True))
+    except ChannelNotFoundEntity:
+        return False
+    return True
