@@ -96,7 +96,9 @@ async def signed_in(world: World, name: str) -> AsyncIterator[Bot]:
         direct = await bot.channel.get_queue(DIRECT, ensure=False)
 
         async def take(message: AbstractIncomingMessage) -> None:
-            bot.replies.pop(message.correlation_id or "").set_result(message)
+            # A worker that is killed before it acknowledges has its answers repeated.
+            if (waiting := bot.replies.pop(message.correlation_id or "", None)) is not None:
+                waiting.set_result(message)
 
         await direct.consume(take, no_ack=True)
         yield bot
@@ -560,6 +562,34 @@ async def test_a_lease_outlives_its_worker_and_is_charged_once_though_accounting
     await assert_books_are_even(world, name)
 
 
+async def test_a_request_that_is_delivered_again_when_its_lease_is_over_gets_no_second_one(
+    world: World,
+) -> None:
+    name = await add_bot(world)
+    await world.add_key(name, "Primary")
+    await world.start_leasing()
+    async with signed_in(world, name) as bot:
+        lease = await bot.lease("m-1")
+        await let_it_end(world, lease)
+        # As a worker that dies before it acknowledges leaves it.
+        async with world.connection.channel() as channel:
+            queue = await channel.get_queue(f"leases.{name}", ensure=False)
+            for service in world.services:
+                await service.stop()
+            await bot.send({}, reply_to=DIRECT, message_id="m-1", correlation_id="c-1")
+            bot.replies["c-1"] = asyncio.get_running_loop().create_future()
+            repeated = bot.replies["c-1"]
+            delivery = await queue.get(timeout=10)
+            await delivery.nack(requeue=True)
+        await world.start_leasing()
+        async with asyncio.timeout(40):
+            reply = await repeated
+        result = GenerationResult.model_validate_json(reply.body)
+        assert result.error is not None
+        assert result.error.code == "deadline_exceeded"
+    assert await world.mongo.leases.count_documents({"automation_id": name}) == 1
+
+
 async def test_a_lease_of_a_killed_worker_still_counts_and_is_given_again(world: World) -> None:
     name = await add_bot(world)
     await world.add_key(name, "Primary", limits=Limits(max_in_flight=1))
@@ -655,8 +685,6 @@ async def test_a_leased_key_is_in_no_collection_log_or_message_but_the_lease(wor
             await bot.send({"mark": (mark := secrets.token_hex(8))}, reply_to=DIRECT)
             await bot.report(lease, "r-1", total_tokens=3)
             await world.accounted(name, 1)
-            # The refusal's address is nobody's correlation id; all that counts is its dead letter.
-            bot.replies[""] = asyncio.get_running_loop().create_future()
             await dead_letter(world, mark)
         _, stdout, stderr = await world.cli("leases", "list", "--json")
     places = {str(path): path.read_bytes() for path in world.folder.rglob("*") if path.is_file()}

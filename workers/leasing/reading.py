@@ -28,6 +28,8 @@ class Envelope:
     reply_to: str | None
     #: Whether the request came with its id, by which it is known when it comes again.
     has_id: bool
+    #: Whether it was delivered before: its worker may have died, with or without an answer.
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Env
         correlation_id=message.correlation_id or request_id,
         reply_to=reply_to,
         has_id=bool(message.message_id),
+        is_repeated=bool(message.redelivered),
     )
     return envelope, problem
 

@@ -24,6 +24,8 @@ class LeaseRecords:
     async def find(self, request: Request, now: float) -> Document | None:
         """The lease that was granted to this very request, while it lives.
 
+        One that is over is found by a repeated delivery only: who asked again has got another by then.
+
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
@@ -33,7 +35,7 @@ class LeaseRecords:
         lease: Document | None = await self._mongo.leases.find_one(
             {"automation_id": envelope.automation_id, "request_id": envelope.request_id}
         )
-        if lease is None or is_alive(lease, now):
+        if lease is None or is_alive(lease, now) or envelope.is_repeated:
             return lease
         await self._mongo.leases.update_one({"_id": lease["_id"]}, {"$unset": {"request_id": ""}})
         return None

@@ -23,7 +23,7 @@ from workers.keys.pool import KeyPool, Reservation
 from workers.keys.registry import open_secret
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
 from workers.leasing.reading import Invalid, Request, read
-from workers.leasing.records import LeaseRecords
+from workers.leasing.records import LeaseRecords, is_alive
 from workers.leasing.refusals import Failure, answer, refused, unwilling
 from workers.leasing.replies import Delivery, Replies
 from workers.leasing.sealing import seal
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 #: Pause before a delivery is handed back while MongoDB is away, in seconds.
 HAND_BACK_AFTER_S = 2.0
 INTERNAL_MESSAGE = "Keyway failed inside; the leasing worker's log says how"
+OVER = Failure(ErrorCode.DEADLINE_EXCEEDED, "the lease that was granted to this request has ended")
 STOPPED = Failure(ErrorCode.NO_USABLE_KEY, "the key was disabled or removed")
 
 
@@ -102,6 +103,8 @@ class LeaseRequestHandler:
         lease = await self._records.find(request, self._pool.now())
         if lease is None:
             return None
+        if not is_alive(lease, self._pool.now()):
+            return OVER
         key = await self._mongo.keys.find_one({"_id": lease["key_id"]}, {"secret": 1, "base_url": 1})
         if key is None or lease["status"] == "revoked":
             return STOPPED
