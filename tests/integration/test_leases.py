@@ -320,6 +320,20 @@ async def test_an_automation_without_usable_keys_is_told_so(leasing: World) -> N
             assert (await bot.refusal())[0] == expected
 
 
+async def test_a_key_that_is_still_to_show_that_it_works_is_not_lent_while_there_is_another(
+    leasing: World,
+) -> None:
+    name = await add_bot(leasing)
+    await leasing.add_key(name, "Primary")
+    on_trial: Document = {"$set": {"health.failures": 5}}
+    await leasing.mongo.keys.update_one({"automation_id": name}, on_trial)
+    async with signed_in(leasing, name) as bot:
+        assert (await bot.refusal())[0] == "provider_unavailable"
+        await leasing.add_key(name, "Backup")
+        leases = [await bot.lease() for _ in range(3)]
+    assert {lease.key_alias for lease in leases} == {"Backup"}
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -15,6 +15,8 @@ from workers.leasing.sealing import BadPublicKeyError, read_public_key
 PATIENCE_S = 10.0
 MAX_REQUEST_ID_LENGTH = 128
 MAX_MODEL_LENGTH = 256
+#: The most tokens that a lease may be for.
+MOST_TOKENS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def read(message: AbstractIncomingMessage, automation_id: str) -> Request | Inva
         said = KeyLeaseRequest.model_validate_json(message.body)
         if said.model is not None and not 1 <= len(said.model) <= MAX_MODEL_LENGTH:
             return Invalid(envelope, f"model: expected 1 to {MAX_MODEL_LENGTH} characters")
+        if said.estimated_tokens > MOST_TOKENS:
+            return Invalid(envelope, f"estimated_tokens: expected at most {MOST_TOKENS}")
         public_key = said.recipient_public_key
         recipient = None if public_key is None else read_public_key(public_key)
     except ValidationError as error:

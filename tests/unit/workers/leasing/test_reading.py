@@ -51,6 +51,7 @@ def test_a_request_without_an_id_gets_one_and_is_answered_under_it() -> None:
         (b'{"model": ""}', {}, "model: expected 1 to"),
         (b'{"ttl_s": 3601}', {}, "ttl_s: "),
         (b'{"estimated_tokens": -1}', {}, "estimated_tokens: "),
+        (b'{"estimated_tokens": 1000000000000000000000}', {}, "estimated_tokens: expected at most"),
         (b'{"recipient_public_key": "AAAA"}', {}, "recipient_public_key: expected base64 of 32 bytes"),
         (b"{}", {"type": "generation.request.v1"}, "type is"),
         (b"{}", {"message_id": "m" * 129}, "message_id has 129 characters"),
