@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import bson
 import pytest
@@ -654,9 +654,17 @@ async def test_new_automations_are_served_without_a_restart_and_after_a_lost_con
     await world.add_key(name, "Primary")
     async with signed_in(world, name) as bot:
         first = await bot.lease()
-        for connection in await world.admin.call("GET", "vhosts/{vhost}/connections"):
-            if connection.get("user_provided_name", "").startswith(("keyway leasing", "keyway leases")):
-                await world.admin.call("DELETE", f"connections/{connection['name']}")
+        ours: list[str] = []
+
+        async def are_listed() -> bool:
+            listed = await world.admin.call("GET", "vhosts/{vhost}/connections")
+            named = ("keyway leasing ", "keyway leases ")
+            ours[:] = [c["name"] for c in listed if c.get("user_provided_name", "").startswith(named)]
+            return len(ours) == 2
+
+        await eventually(are_listed, "the worker's connections in the management API")
+        for connection in ours:
+            await world.admin.call("DELETE", f"connections/{quote(connection, safe='')}")
         assert (await bot.lease()).lease_id != first.lease_id
 
 

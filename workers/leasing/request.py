@@ -159,6 +159,8 @@ class LeaseRequestHandler:
             if reserved.key.id in avoid:
                 return fit
             avoid.add(reserved.key.id)
+            # An operator may just have added another.
+            self._pool.invalidate(automation_id)
 
     def _open(self, key: Key) -> SecretStr | Failure:
         """A key's secret, or why it is not lent."""
