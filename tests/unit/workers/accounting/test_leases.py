@@ -7,7 +7,7 @@ import pytest
 
 from contracts.messages import Outcome, UsageRecorded, UsageReported
 from infra.mongo import Document
-from tests.builders import NOON, ledger_row, usage_recorded
+from tests.builders import NOON, ledger_row
 from workers.accounting.leases import (
     MOST_REPORTS,
     MOST_TOKENS,
@@ -17,7 +17,6 @@ from workers.accounting.leases import (
     after,
     booked,
 )
-from workers.accounting.routing import misrouted
 from workers.keys.leases import KEPT
 
 
@@ -118,22 +117,3 @@ def test_a_lease_remembers_its_reports_or_that_it_was_charged() -> None:
         "$set": {"status": "charged", "forget_at": forget_at},
         "$inc": {"reports": 0, "reported_tokens": 0},
     }
-
-
-@pytest.mark.parametrize(
-    ("message_type", "routing_key", "event"),
-    [
-        ("usage.recorded.v1", "usage.reported.billing-bot", usage_recorded()),
-        ("usage.recorded.v1", "usage.recorded.another-bot", usage_recorded()),
-        ("usage.reported.v1", "usage.recorded.billing-bot", report()),
-    ],
-)
-def test_an_event_under_a_routing_key_that_is_not_its_own_is_nobodys(
-    message_type: str, routing_key: str, event: Any
-) -> None:
-    assert misrouted(message_type, routing_key, event)
-
-
-def test_an_event_under_its_own_routing_key_is_its_automations() -> None:
-    assert misrouted("usage.recorded.v1", "usage.recorded.billing-bot", usage_recorded()) is None
-    assert misrouted("usage.reported.v1", "usage.reported.billing-bot", report()) is None
