@@ -10,22 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import bson
 import pytest
 from aio_pika import ExchangeType, Message, connect
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.bindings._rust import openssl
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from contracts.errors import KeysExhaustedError
+from contracts.errors import InvalidRequestError, KeysExhaustedError
 from contracts.messages import GenerationResult, KeyLease
+from contracts.sealing import Recipient
 from infra.mongo import Document
 from tests.harness import World, eventually
 from workers.keys.key import Limits
-from workers.leasing.sealing import INFO, SUITE
 
 DIRECT = "amq.rabbitmq.reply-to"
 
@@ -88,10 +85,7 @@ class Bot:
 
 @asynccontextmanager
 async def signed_in(world: World, name: str) -> AsyncIterator[Bot]:
-    where = urlsplit(world.settings.amqp_url.get_secret_value())
-    token = world.tokens[name].get_secret_value()
-    url = f"amqp://{name}:{token}@{where.hostname}:{where.port}{where.path}"
-    async with await connect(url) as connection:
+    async with await connect(world.url_of(name)) as connection:
         bot = Bot(name, await connection.channel())
         direct = await bot.channel.get_queue(DIRECT, ensure=False)
 
@@ -278,19 +272,31 @@ async def test_an_automations_own_cap_on_calls_in_flight_counts_its_leases(leasi
 async def test_a_key_is_sealed_to_its_recipient_and_opens_for_nobody_else(leasing: World) -> None:
     name = await add_bot(leasing)
     await leasing.add_key(name, "Primary")
-    mine, others = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-    public_key = base64.b64encode(mine.public_key().public_bytes_raw()).decode()
+    mine, other = Recipient(), Recipient()
     async with signed_in(leasing, name) as bot:
-        lease = await bot.lease(recipient_public_key=public_key)
+        lease = await bot.lease(recipient_public_key=mine.public_key)
     assert lease.api_key is None
     assert lease.sealed_api_key is not None
-    sealed = base64.b64decode(lease.sealed_api_key)
-    opened = openssl.hpke._decrypt_with_aad(SUITE, sealed, mine, INFO, lease.lease_id.encode())
-    assert opened.decode() == leasing.api_keys[-1]
-    await call(leasing, lease, opened.decode())
-    for private_key, lease_id in ((others, lease.lease_id), (mine, "lease-of-another")):
-        with pytest.raises(InvalidTag):
-            openssl.hpke._decrypt_with_aad(SUITE, sealed, private_key, INFO, lease_id.encode())
+    opened = mine.open(lease.sealed_api_key, lease.lease_id)
+    assert opened == leasing.api_keys[-1]
+    await call(leasing, lease, opened)
+    for recipient, lease_id in ((other, lease.lease_id), (mine, "lease-of-another")):
+        with pytest.raises(ValueError, match="can't be opened"):
+            recipient.open(lease.sealed_api_key, lease_id)
+
+
+async def test_the_client_leases_a_key_calls_with_it_and_reports(leasing: World) -> None:
+    name = await add_bot(leasing)
+    await leasing.add_key(name, "Primary")
+    async with leasing.client(name) as keyway:
+        async with await keyway.lease(model="gpt-4o-mini", estimated_tokens=700) as lease:
+            assert lease.api_key.get_secret_value() == leasing.api_keys[-1]
+            await lease.report(model="gpt-4o-mini", prompt_tokens=19, completion_tokens=27)
+        (row,) = await leasing.accounted(name, 1)
+        assert (row["request_id"], row["total_tokens"]) == (lease.lease_id, 46)
+        await leasing.provisioner.change(name, {"allow_leases": False}, actor="test")
+        with pytest.raises(InvalidRequestError, match="--allow-leases"):
+            await keyway.lease()
 
 
 async def test_direct_keys_are_off_until_an_operator_turns_them_on_and_off_again(leasing: World) -> None:
@@ -424,11 +430,11 @@ async def test_asked_twice_with_one_id_an_automation_has_one_lease(leasing: Worl
     async with signed_in(leasing, name) as bot:
         first, second = await asyncio.gather(*(bot.lease("m-1", estimated_tokens=100) for _ in range(2)))
         assert first == second
-        mine = X25519PrivateKey.generate()
-        public_key = base64.b64encode(mine.public_key().public_bytes_raw()).decode()
-        third = await bot.lease("m-1", recipient_public_key=public_key)
+        mine = Recipient()
+        third = await bot.lease("m-1", recipient_public_key=mine.public_key)
         assert third.lease_id == first.lease_id
         assert third.sealed_api_key is not None
+        assert mine.open(third.sealed_api_key, first.lease_id) == leasing.api_keys[-1]
         _, tokens, in_flight, day = await counted(leasing, name)
         assert (tokens, in_flight, day) == (100, 1, 100)
         await let_it_end(leasing, first)

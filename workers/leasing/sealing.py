@@ -9,11 +9,10 @@ import binascii
 
 from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from pydantic import SecretStr
 
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-INFO = b"keyway key.lease.v1"
+from contracts.sealing import INFO, SUITE
+
 PUBLIC_KEY_BYTES = 32
 
 
