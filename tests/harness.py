@@ -202,6 +202,9 @@ class World:
     async def start_accounting(self) -> Service:
         return await self.start("accounting", ready="accounting_ready")
 
+    async def start_leasing(self) -> Service:
+        return await self.start("leasing", ready="leasing_ready")
+
     def url_of(self, user: str, token: SecretStr | None = None) -> str:
         """The AMQP address for a user; by default for an automation with the token that it was added with."""
         where = urlsplit(self.settings.amqp_url.get_secret_value())

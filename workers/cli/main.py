@@ -10,7 +10,7 @@ except ImportError:
 from contracts.errors import KeywayError
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
-from workers.cli import alerts, automations, dead, generate, keys, results, services, stack, usage
+from workers.cli import alerts, automations, dead, generate, keys, leases, results, services, stack, usage
 from workers.cli.session import err
 
 app = typer.Typer(
@@ -26,9 +26,11 @@ app.command()(stack.down)
 app.command()(services.init)
 app.command()(services.worker)
 app.command()(services.accounting)
+app.command()(services.leasing)
 app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(leases.app, name="leases")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")
 app.add_typer(results.app, name="results")
