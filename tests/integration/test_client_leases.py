@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
-from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from contracts import Keyway, Lease, PublishError, SyncKeyway, names
 from contracts.errors import InvalidReplyError, InvalidRequestError, KeywayError, NoUsableKeyError
 from contracts.messages import KeyLeaseRequest, UsageReported
-from contracts.sealing import INFO, SUITE
+from contracts.sealing import SUITE, info
 from tests.harness import World
 from tests.responder import Asked, Responder, failure
 
@@ -51,8 +50,7 @@ def request_of(asked: Asked) -> KeyLeaseRequest:
 def sealed_for(asked: Asked, lease_id: str = "l-1") -> str:
     public_key = base64.b64decode(request_of(asked).recipient_public_key or "")
     key = X25519PublicKey.from_public_bytes(public_key)
-    sealed = openssl.hpke._encrypt_with_aad(SUITE, API_KEY.encode(), key, INFO, lease_id.encode())
-    return base64.b64encode(sealed).decode()
+    return base64.b64encode(SUITE.encrypt(API_KEY.encode(), key, info(lease_id))).decode()
 
 
 async def lend(asked: Asked, **key: Any) -> None:
@@ -220,7 +218,11 @@ async def test_a_real_lease_is_used_and_booked(world: World) -> None:
     await world.start_leasing()
     async with world.client(bot) as keyway, await keyway.lease("gpt-4o-mini") as lease:
         used = await call(world, lease)
-        await lease.report(model="gpt-4o-mini", **used)
+        await lease.report(
+            model="gpt-4o-mini",
+            prompt_tokens=used["prompt_tokens"],
+            completion_tokens=used["completion_tokens"],
+        )
         (row,) = await world.accounted(bot, 1)
     assert row["source"] == "lease"
     assert {name: row[name] for name in used} == used

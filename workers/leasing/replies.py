@@ -1,24 +1,20 @@
 """Sends leases and refusals to who asked, and knows whether a lease has arrived.
 
-A lease may hold a key in the clear: it is never persistent, and expires with the lease. Whether there is
-somebody at a new direct address is asked on a connection apart, since one that is made up may cost it
-(decision 0012).
+A lease may hold a key in the clear: it is never persistent, and expires with the lease.
 """
 
 import asyncio
 import time
 from enum import StrEnum
-from typing import cast
 
 import structlog
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
-from aiormq import Channel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
-from pamqp import commands
+from aiormq.exceptions import AMQPError, DeliveryError
 
 from contracts import names
 from infra.dead_letters import dead_letter
+from infra.direct_addresses import UNANSWERED, DirectAddresses, is_direct
 from workers.leasing.reading import Envelope
 
 log = structlog.get_logger()
@@ -29,8 +25,6 @@ CONFIRM_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 8.0
 #: Seconds between attempts.
 RETRY_S = 0.5
-#: Addresses that are remembered as none that is made up; the oldest are forgotten.
-MOST_PROVED = 10_000
 #: Whether a message that fails so has arrived, nobody knows.
 UNCONFIRMED = (AMQPError, RuntimeError, ConnectionError, TimeoutError)
 
@@ -48,13 +42,6 @@ class NotSentError(Exception):
     """The broker was not even asked to deliver it."""
 
 
-class _DeclareAddress(commands.Queue.Declare):
-    """A declaration of a direct address, which has characters that pamqp expects in no queue's name."""
-
-    def validate(self) -> None:
-        """Leave it to the broker."""
-
-
 class Replies:
     """Replies and dead letters of a leasing worker."""
 
@@ -62,16 +49,12 @@ class Replies:
         self,
         replies: AbstractExchange,
         dead: AbstractExchange,
-        connection: AbstractRobustConnection,
-        apart: AbstractRobustConnection,
+        addresses: DirectAddresses,
     ) -> None:
-        """Take the exchanges, the connection, and the one apart; make one with `open`."""
+        """Take the exchanges, and what knows direct addresses; make one with `open`."""
         self._replies = replies
         self._dead = dead
-        self._connection = connection
-        self._apart = apart
-        self._proved: dict[str, None] = {}
-        self._proving = asyncio.Lock()
+        self._addresses = addresses
 
     @classmethod
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
@@ -79,7 +62,7 @@ class Replies:
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
         dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
         dead_exchange = await dead.get_exchange(names.DEAD_EXCHANGE, ensure=False)
-        return cls(replies.default_exchange, dead_exchange, connection, apart)
+        return cls(replies.default_exchange, dead_exchange, DirectAddresses(apart))
 
     async def lease(self, envelope: Envelope, body: bytes, ttl_s: float) -> Delivery:
         """Send a lease.
@@ -114,7 +97,7 @@ class Replies:
         self, envelope: Envelope, message_type: str, body: bytes, ttl_s: float | None = None
     ) -> Delivery:
         address = envelope.reply_to or ""
-        send = self._send_directly if address.startswith(names.DIRECT_REPLY_TO) else self._send_to_queue
+        send = self._send_directly if is_direct(address) else self._send_to_queue
         give_up_at = time.monotonic() + REPLY_TIMEOUT_S
         is_sent = False
         while True:
@@ -152,33 +135,10 @@ class Replies:
             NotSentError: nobody knows whether there is.
         """
         try:
-            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                is_there = await self._is_there(address)
-        except UNCONFIRMED as error:
+            is_there = await self._addresses.is_there(address)
+        except UNANSWERED as error:
             raise NotSentError from error
         if not is_there:
             return Delivery.UNDELIVERED
         await self._replies.publish(message, address, mandatory=False, timeout=CONFIRM_TIMEOUT_S)
         return Delivery.DELIVERED
-
-    async def _is_there(self, address: str) -> bool:
-        if address in self._proved:
-            return await _is_declared(self._connection, address)
-        async with self._proving:
-            is_there = await _is_declared(self._apart, address)
-        self._proved[address] = None
-        if len(self._proved) > MOST_PROVED:
-            del self._proved[next(iter(self._proved))]
-        return is_there
-
-
-async def _is_declared(connection: AbstractRobustConnection, address: str) -> bool:
-    """Whether somebody listens at a direct address: RabbitMQ tells who declares it passively."""
-    await connection.ready()
-    try:
-        async with connection.channel(publisher_confirms=False) as channel:
-            underlay = cast("Channel", await channel.get_underlay_channel())
-            await underlay.rpc(_DeclareAddress(queue=address, passive=True))
-    except ChannelNotFoundEntity:
-        return False
-    return True

@@ -1,17 +1,16 @@
 """Seals an API key to its recipient: HPKE (RFC 9180), base mode, X25519, HKDF-SHA256, AES-256-GCM.
 
-`info` is `keyway key.lease.v1`, the additional data is the lease's id, so that what is sealed for one lease
-opens as no other's. The result is `enc || ciphertext`.
+`info` is `keyway key.lease.v1 <lease id>`, so that what is sealed for one lease opens as no other's. The
+result is `enc || ciphertext`.
 """
 
 import base64
 import binascii
 
-from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import SecretStr
 
-from contracts.sealing import INFO, SUITE
+from contracts.sealing import SUITE, info
 
 PUBLIC_KEY_BYTES = 32
 
@@ -43,7 +42,5 @@ def seal(api_key: SecretStr, recipient: X25519PublicKey, lease_id: str) -> str:
     Returns:
         Base64 of `enc || ciphertext`.
     """
-    plaintext = api_key.get_secret_value().encode()
-    encrypt = openssl.hpke._encrypt_with_aad  # noqa: SLF001  # `Suite.encrypt` takes no additional data
-    sealed = encrypt(SUITE, plaintext, recipient, INFO, lease_id.encode())
+    sealed = SUITE.encrypt(api_key.get_secret_value().encode(), recipient, info(lease_id))
     return base64.b64encode(sealed).decode()

@@ -234,7 +234,7 @@ def test_a_provider_that_is_down_has_its_own_status_where_it_gave_one(
 
 
 @pytest.mark.parametrize(
-    "code", set(ErrorCode) - {ErrorCode.PROVIDER_REJECTED, ErrorCode.PROVIDER_UNAVAILABLE}
+    "code", sorted(set(ErrorCode) - {ErrorCode.PROVIDER_REJECTED, ErrorCode.PROVIDER_UNAVAILABLE})
 )
 def test_keyways_own_errors_look_like_openais_with_keyways_code(code: ErrorCode) -> None:
     answer = failed(failure(code, (Outcome.QUOTA_EXHAUSTED, 429), provider=SAID), NOW)

@@ -3,16 +3,14 @@
 import base64
 
 import pytest
-from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from contracts.sealing import INFO, SUITE, Recipient
+from contracts.sealing import SUITE, Recipient, info
 
 
-def seal(text: str, public_key: str, lease_id: str, info: bytes = INFO) -> str:
+def seal(text: str, public_key: str, lease_id: str, purpose: bytes | None = None) -> str:
     key = X25519PublicKey.from_public_bytes(base64.b64decode(public_key))
-    sealed = openssl.hpke._encrypt_with_aad(SUITE, text.encode(), key, info, lease_id.encode())
-    return base64.b64encode(sealed).decode()
+    return base64.b64encode(SUITE.encrypt(text.encode(), key, purpose or info(lease_id))).decode()
 
 
 def test_what_is_sealed_to_a_recipient_opens() -> None:
