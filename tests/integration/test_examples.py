@@ -94,3 +94,23 @@ async def test_a_direct_key(shared: World, bot: str) -> None:
     assert reported.endswith(" of key Primary")
     (row,) = await shared.accounted(bot, 1)
     assert row["source"] == "lease"
+
+
+async def test_the_readmes_program(shared: World, bot: str) -> None:
+    readme = (EXAMPLES.parents[1] / "README.md").read_text()
+    program = readme.partition("```python\n")[2].partition("```")[0]
+    address = "amqp://billing-bot:SERVICE_TOKEN@localhost:5672/keyway"
+    assert address in program
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-",
+        env=child_environment(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(90):
+        stdout, stderr = await process.communicate(program.replace(address, shared.url_of(bot)).encode())
+    assert (process.returncode, stderr) == (0, b"")
+    assert "hello" in stdout.decode()
+    assert "Primary" in stdout.decode()
