@@ -45,29 +45,38 @@ class ChannelLostError(Exception):
 async def on_channel(operation: Awaitable[T]) -> T:
     """Await an operation of the driver.
 
+    The driver may say with a cancellation of its own that a channel went away; and it may swallow one of its
+    caller's (Python 3.11's `wait_for` does), or turn it into another error.
+
     Raises:
-        ChannelLostError: the channel went away. The driver may say this with a cancellation of its own.
+        ChannelLostError: the channel went away.
     """
+    before = _cancellations()
     try:
-        return await operation
+        result = await operation
     except asyncio.CancelledError:
-        if _is_cancelled():
+        if _cancellations():
             raise
         raise ChannelLostError from None
     except (AMQPError, ChannelInvalidStateError, OSError, RuntimeError) as error:
+        if _cancellations() > before:
+            raise asyncio.CancelledError from error
         raise ChannelLostError from error
+    if _cancellations() > before:
+        raise asyncio.CancelledError
+    return result
 
 
-async def close_channel(channel: AbstractChannel) -> None:
-    """Close a channel, if it is not closed."""
+async def close(what: AbstractChannel | AbstractConnection) -> None:
+    """Close a channel or a connection, if it is not closed."""
     with suppress(ChannelLostError):
-        await on_channel(channel.close(None))
+        await on_channel(what.close(ChannelInvalidStateError("closed by the client")))
 
 
-def _is_cancelled() -> bool:
-    """Whether the running task was told to end; the driver raises the same to say that a connection did."""
+def _cancellations() -> int:
+    """How often the running task was told to end."""
     task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    return task.cancelling() if task else 0
 
 
 class BrokerConnection:
@@ -114,7 +123,7 @@ class BrokerConnection:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
         if connection is not None:
-            await connection.close()
+            await close(connection)
 
     async def channel(self) -> AbstractChannel:
         """Open a channel with publisher confirms, once the connection is there and has a number free.
@@ -131,6 +140,10 @@ class BrokerConnection:
                     )
                 except ChannelLostError as error:
                     log.debug("no channel: %r", error.__cause__)
+                except asyncio.CancelledError:
+                    if opened := connection.channels.get(number):
+                        await close(opened)
+                    raise
             await asyncio.sleep(RETRY_S)
 
     @asynccontextmanager
@@ -144,7 +157,7 @@ class BrokerConnection:
         try:
             yield channel
         finally:
-            await close_channel(channel)
+            await close(channel)
 
     async def _ready(self) -> AbstractConnection:
         while self._keeping is not None:
@@ -166,7 +179,9 @@ class BrokerConnection:
                 await asyncio.sleep(RETRY_S)
                 try:
                     self._connection = connection = await self._connect()
-                except Exception as error:  # noqa: BLE001  # whatever the driver raises, the next try follows
+                except Exception as error:  # whatever the driver raises, the next try follows
+                    if _cancellations():
+                        raise
                     log.debug("not connected: %s", type(error).__name__)
             self._announce()
 
@@ -188,7 +203,7 @@ class BrokerConnection:
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 await connection.connect()
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if _cancellations():
                 raise
             raise ConnectionError("the connection ended while it was opened") from None
         return connection

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 
-from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close_channel, on_channel
+from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close, on_channel
 from contracts.errors import InvalidReplyError, PublishError
 from contracts.request_message import read_result
 
@@ -107,7 +107,7 @@ class Consumer:
         """Give back what is not acknowledged."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            await close_channel(channel)
+            await close(channel)
 
     async def _consume(self) -> None:
         while True:

@@ -97,7 +97,7 @@ class InvalidReplyError(KeywayError):
 
 
 class BrokenStreamError(KeywayError):
-    """Chunks of a streamed answer are missing. Ask again with another id, or read `result` if it came."""
+    """Chunks of a streamed answer are missing: ask again with its id or, where they are gone, another."""
 
 
 class SlowConsumerError(KeywayError):

@@ -13,7 +13,7 @@ from contracts import names
 from contracts.errors import InvalidReplyError, KeywayError, ReplyTimeoutError
 from contracts.messages import KeyLease, KeyLeaseRequest, Outcome, UsageReported
 from contracts.reply_channel import Destination
-from contracts.request_message import first_problem, raise_if_failed, read_result
+from contracts.request_message import ANSWER_GRACE_S, first_problem, raise_if_failed, read_result
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -171,7 +171,7 @@ async def request_lease(
         delivery_mode=DeliveryMode.PERSISTENT,
     )
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout + ANSWER_GRACE_S):
             answer = await requests.ask(message, Destination.leases(automation_id))
     except TimeoutError:
         raise ReplyTimeoutError(request_id, timeout) from None

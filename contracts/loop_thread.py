@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -30,6 +30,11 @@ class LoopThread:
             return future.result()
         finally:
             future.cancel()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Have the loop call something, without waiting for it; nothing happens once it is stopped."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
 
     def stop(self) -> None:
         """End what still runs, the loop and the thread."""

@@ -15,7 +15,7 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 
 from contracts import names
-from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close_channel, on_channel
+from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close, on_channel
 from contracts.errors import PublishError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class ReplyChannel:
 
     async def close(self) -> None:
         """Close the channel; workers see that nobody listens at its address any more."""
-        await close_channel(self._channel)
+        await close(self._channel)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         if listener := self._listeners.get(message.header.properties.correlation_id or ""):

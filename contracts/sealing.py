@@ -6,13 +6,15 @@ import base64
 import binascii
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-#: HPKE's `info`: what the sealed secret is for.
-INFO = b"keyway key.lease.v1"
+
+
+def info(lease_id: str) -> bytes:
+    """HPKE's `info`: what is sealed, and for which lease, so that it opens as no other's."""
+    return f"keyway key.lease.v1 {lease_id}".encode()
 
 
 class Recipient:
@@ -38,7 +40,6 @@ class Recipient:
         """
         try:
             ciphertext = base64.b64decode(sealed, validate=True)
-            decrypt = openssl.hpke._decrypt_with_aad  # noqa: SLF001  # `Suite.decrypt` takes no additional data
-            return decrypt(SUITE, ciphertext, self._private_key, INFO, lease_id.encode()).decode()
+            return SUITE.decrypt(ciphertext, self._private_key, info(lease_id)).decode()
         except (InvalidTag, binascii.Error, ValueError):
             raise ValueError("the sealed API key can't be opened with this key") from None

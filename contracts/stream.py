@@ -95,6 +95,10 @@ class GenerationStream:
         if closing := self._end(in_order=False):
             await asyncio.shield(closing)
 
+    def cancel(self) -> None:
+        """Close the stream without waiting for the broker to hear of it."""
+        self._end(in_order=False)
+
     @asynccontextmanager
     async def _ended_by_errors(self) -> AsyncIterator[None]:
         try:

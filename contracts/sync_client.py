@@ -166,6 +166,10 @@ class SyncGenerationStream:
         """Close the stream; if it is unfinished, its worker stops the call."""
         self._loop.run(self._stream.aclose())
 
+    def cancel(self) -> None:
+        """Close the stream without waiting; also where the client's own thread collects garbage."""
+        self._loop.call_soon(self._stream.cancel)
+
 
 class SyncLease:
     """`Lease`, blocking; attributes and errors are the same."""

@@ -156,7 +156,24 @@ async def declare_lane(
     Raises:
         AMQPError: the user may not.
     """
-    name = names.lane_queue(automation_id)
+    await _declare_asked(connection, names.lane_queue(automation_id), automation_id, settings)
+
+
+async def declare_lease_queue(
+    connection: "AbstractRobustConnection", automation_id: str, settings: "Settings"
+) -> None:
+    """Declare an automation's queue of direct key requests, or leave it as it is when it is there.
+
+    Raises:
+        AMQPError: the user may not.
+    """
+    name = names.lease_queue(automation_id)
+    await _declare_asked(connection, name, name, settings)
+
+
+async def _declare_asked(
+    connection: "AbstractRobustConnection", name: str, routing_key: str, settings: "Settings"
+) -> None:
     try:
         async with connection.channel() as channel:
             await channel.declare_queue(name, passive=True, robust=False)
@@ -171,9 +188,9 @@ async def declare_lane(
             arguments={
                 **QUORUM,
                 **DEAD_LETTERED_SAFELY,
-                "x-dead-letter-routing-key": automation_id,
+                "x-dead-letter-routing-key": routing_key,
                 "x-delivery-limit": settings.delivery_limit,
                 "x-max-length": settings.lane_max_length,
             },
         )
-        await queue.bind(names.REQUESTS_EXCHANGE, automation_id, robust=False)
+        await queue.bind(names.REQUESTS_EXCHANGE, routing_key, robust=False)

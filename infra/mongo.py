@@ -71,6 +71,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("fingerprint", ASCENDING)], unique=True, name="fingerprint"),
         IndexModel([("status", ASCENDING), ("status_until", ASCENDING)], name="due"),
         IndexModel([("probe.at", ASCENDING)], sparse=True, name="probe"),
+        IndexModel([("check_at", ASCENDING)], sparse=True, name="check"),
     ],
     "requests": [
         IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
@@ -81,6 +82,19 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"unattempted": True},
             name="unattempted",
         ),
+    ],
+    "leases": [
+        # Asked again with the same id while it lives, an automation gets the same lease.
+        IndexModel(
+            [("automation_id", ASCENDING), ("request_id", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"request_id": {"$exists": True}},
+            name="request",
+        ),
+        IndexModel([("status", ASCENDING), ("expires_at", ASCENDING)], name="due"),
+        IndexModel([("key_id", ASCENDING), ("status", ASCENDING)], name="key"),
+        IndexModel([("automation_id", ASCENDING), ("granted_at", DESCENDING)], name="recent"),
+        IndexModel([("forget_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
     ],
     "usage": [
         IndexModel([("occurred_at", DESCENDING), ("outcome", ASCENDING)], name="latest"),
@@ -131,6 +145,16 @@ VALIDATORS: dict[str, Document] = {
             "api_key": {"not": {}},
         },
     },
+    "leases": {
+        "bsonType": "object",
+        "required": ["_id", "automation_id", "key_id", "key_alias", "tokens", "expires_at", "status"],
+        "properties": {
+            "status": {"enum": ["open", "revoked", "reported", "charged", "closed"]},
+            "tokens": {"bsonType": ["int", "long"]},
+            "api_key": {"not": {}},
+            "sealed_api_key": {"not": {}},
+        },
+    },
     "usage": {
         "bsonType": "object",
         "required": ["_id", "automation_id", "request_id", "outcome", "total_tokens", "cost_nanousd"],
@@ -162,6 +186,7 @@ class Mongo:
         self.alerts = self.database["alerts"]
         self.keys = self.database["keys"]
         self.keys_fast = self.database["keys"].with_options(write_concern=fast)
+        self.leases = self.database["leases"]
         self.requests = self.database["requests"]
         self.requests_fast = self.database["requests"].with_options(write_concern=fast)
         self.usage = self.database["usage"]

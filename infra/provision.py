@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractRobustConnection
 from pydantic import SecretStr
 
 from contracts import names
-from infra.broker import declare_lane
+from infra.broker import declare_lane, declare_lease_queue
 from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.management import Management
 from infra.mongo import Document, DuplicateKeyError, Mongo
@@ -66,6 +66,7 @@ class Provisioner:
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
             raise ConflictError(f"automation {automation_id} is there already")
         await declare_lane(self._connection, automation_id, self._settings)
+        await declare_lease_queue(self._connection, automation_id, self._settings)
         token = await self.tokens.create(automation_id)
         now = datetime.now(UTC)
         try:

@@ -118,6 +118,7 @@ class _Delivery:
     timestamp: datetime | None = None
     expiration: float | None = None
     routing_key: str | None = "billing-bot"
+    redelivered: bool = False
     headers: dict[str, Any] = field(default_factory=dict)
 
 

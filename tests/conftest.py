@@ -79,3 +79,10 @@ async def console(shared: World) -> AsyncIterator[Console]:
     """One running console over the shared Keyway."""
     async with open_console(shared) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+async def unserved(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A Keyway without workers, for tests that answer requests themselves."""
+    async with new_world(backing, tmp_path_factory.mktemp("unserved")) as fresh:
+        yield fresh

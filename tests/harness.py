@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from aio_pika import connect_robust
@@ -202,6 +202,9 @@ class World:
     async def start_accounting(self) -> Service:
         return await self.start("accounting", ready="accounting_ready")
 
+    async def start_leasing(self) -> Service:
+        return await self.start("leasing", ready="leasing_ready")
+
     def url_of(self, user: str, token: SecretStr | None = None) -> str:
         """The AMQP address for a user; by default for an automation with the token that it was added with."""
         where = urlsplit(self.settings.amqp_url.get_secret_value())
@@ -213,6 +216,18 @@ class World:
         """A client that signs in as the automation itself."""
         async with Keyway(self.url_of(automation)) as keyway:
             yield keyway
+
+    async def close_connections(self, user: str) -> None:
+        """Close a user's connections, as an operator on the management page can, once there are some."""
+
+        async def closed() -> bool:
+            listed = await self.admin.call("GET", "vhosts/{vhost}/connections")
+            own = [quote(connection["name"], safe="") for connection in listed if connection["user"] == user]
+            for name in own:
+                await self.admin.call("DELETE", f"connections/{name}", may_be_missing=True)
+            return bool(own)
+
+        await eventually(closed, f"connections of {user} in the management API")
 
     async def ledger(self, automation: str) -> list[Document]:
         found = self.mongo.usage.find({"automation_id": automation})

@@ -1,6 +1,6 @@
 """A container's health: RabbitMQ sees the service in this container, and it consumes.
 
-    python -m infra.deploy.healthcheck generation|accounting
+    python -m infra.deploy.healthcheck generation|accounting|leasing
 
 That a process is there, the container says by itself. What it does not say is that a service is connected
 and takes nothing, the way in which a consumer fails unseen: so this asks the broker, not the process.

@@ -33,10 +33,11 @@ class ServiceSpec:
 
 
 def keyway_services(workers: int) -> tuple[ServiceSpec, ...]:
-    """The services of production: so many generation workers, and accounting."""
+    """The services of production: so many generation workers, accounting, and leasing."""
     return (
         ServiceSpec("generation", (*KEYWAY, "worker"), logs_event("worker_ready"), count=workers),
         ServiceSpec("accounting", (*KEYWAY, "accounting"), logs_event("accounting_ready")),
+        ServiceSpec("leasing", (*KEYWAY, "leasing"), logs_event("leasing_ready")),
     )
 
 

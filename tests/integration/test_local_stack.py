@@ -266,7 +266,7 @@ async def test_up_status_and_down_as_a_script_uses_them(keyway: Keyway) -> None:
     state = await keyway.state()
     assert state["ready"]
     assert state["amqp_url"] == keyway.environment["KEYWAY_AMQP_URL"]
-    assert state["pids"].keys() == {"supervisor", "simulator", "generation", "accounting"}
+    assert state["pids"].keys() == {"supervisor", "simulator", "generation", "accounting", "leasing"}
 
     code, out, _ = await keyway("status")
     assert code == 0

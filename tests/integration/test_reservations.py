@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from infra.mongo import Document, Mongo, connect
 from workers.keys.health import Sample
 from workers.keys.key import Key
+from workers.keys.leases import Held, LeasedKey, begin_lease, end_lease
 from workers.keys.limits import CIRCUIT_FAILURES, RAMP_S, SPAN_S, model_room, room, used_in_window
 from workers.keys.reported import RateLimits
 from workers.keys.reservations import load_keys, renew_holds, reserve
@@ -95,6 +96,10 @@ limit = st.none() | st.integers(1, 40)
         max_size=6,
     ),
     held=st.lists(st.tuples(st.integers(-60, 60), st.integers(1, 4), st.integers(0, 10)), max_size=3),
+    leased=st.lists(
+        st.tuples(st.integers(-60, 600), st.integers(0, 10), st.sampled_from([MODEL, "other", ""])),
+        max_size=3,
+    ),
     day_tokens=st.integers(0, 40),
     today=st.booleans(),
     failures=st.integers(0, 7),
@@ -107,6 +112,7 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
     limits: dict[str, int | None],
     window: list[tuple[int, int, int, str]],
     held: list[tuple[int, int, int]],
+    leased: list[tuple[int, int, str]],
     day_tokens: int,
     today: bool,
     failures: int,
@@ -131,6 +137,11 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
         held=[
             {"w": f"other-{i}", "n": n, "t": t, "until": now + timedelta(seconds=until)}
             for i, (until, n, t) in enumerate(held)
+            if abs(until) > 3
+        ],
+        leased=[
+            {"id": f"lease-{i}", "m": model, "n": 1, "t": t, "until": now + timedelta(seconds=until)}
+            for i, (until, t, model) in enumerate(leased)
             if abs(until) > 3
         ],
         day=(now if today else now - timedelta(days=1)).date().isoformat(),
@@ -316,3 +327,70 @@ async def test_an_automations_own_cap_is_never_passed_and_what_a_dead_worker_hel
     assert await take_slots(mongo, automation, "worker-2", 100) == 10
     await mongo.automations.update_one({"_id": automation}, {"$set": {"max_in_flight": None}})
     assert await take_slots(mongo, automation, "worker-2", 100) == 100
+
+
+def leased_key(key: Document, tokens: int, granted_at: datetime) -> LeasedKey:
+    ends = granted_at + timedelta(minutes=5)
+    lease_id = f"lease-{secrets.token_hex(4)}"
+    return LeasedKey(lease_id, key["automation_id"], key["_id"], MODEL, tokens, granted_at, ends)
+
+
+async def test_a_lease_takes_the_place_of_its_reservation_and_of_nobody_elses(mongo: Mongo) -> None:
+    key = await insert(mongo, status="active")
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [40, 40])
+    assert reserved is not None
+    held = Held(WORKER, reserved[1].window[-1].second, 40, MODEL)
+    lease = leased_key(key, 40, datetime.now(UTC))
+    assert await begin_lease(mongo, lease, held)
+    found, now = await read(mongo, key)
+    assert used_in_window(found, now) == used_in_window(found, now, MODEL) == (2, 80)
+    assert (found.held_calls, found.held_tokens) == (2, 80)
+    assert [(call.tokens, call.model) for call in found.leased] == [(40, MODEL)]
+    assert await begin_lease(mongo, lease)
+    again, _ = await read(mongo, key)
+    assert again.leased == found.leased
+    for _ in range(2):
+        await end_lease(mongo, lease, 55, in_minute=True)
+    ended, now = await read(mongo, key)
+    assert used_in_window(ended, now) == (2, 95)
+    assert (ended.held_calls, ended.held_tokens, ended.day_tokens, ended.leased) == (1, 40, 55, ())
+
+
+async def test_a_lease_of_yesterday_is_charged_to_yesterday(mongo: Mongo) -> None:
+    key = await insert(mongo, status="active")
+    lease = leased_key(key, 40, datetime.now(UTC) - timedelta(days=1))
+    await mongo.keys.update_one(
+        {"_id": key["_id"]},
+        {
+            "$set": {
+                "leased": [
+                    {
+                        "id": lease.id,
+                        "m": MODEL,
+                        "n": 1,
+                        "t": 40,
+                        "until": datetime.now(UTC) + timedelta(minutes=1),
+                    }
+                ]
+            }
+        },
+    )
+    await end_lease(mongo, lease, 55)
+    found, now = await read(mongo, key)
+    assert (found.held_calls, found.day_tokens, used_in_window(found, now)) == (0, 0, (0, 0))
+
+
+@pytest.mark.parametrize("status", ["disabled", "error"])
+async def test_a_key_that_was_stopped_meanwhile_is_not_leased(mongo: Mongo, status: str) -> None:
+    key = await insert(mongo, status=status)
+    assert not await begin_lease(mongo, leased_key(key, 40, datetime.now(UTC)))
+    found, _ = await read(mongo, key)
+    assert found.leased == ()
+
+
+async def test_a_lease_lapses_by_itself(mongo: Mongo) -> None:
+    key = await insert(mongo, limits={"requests_per_minute": 1}, status="active")
+    assert await begin_lease(mongo, leased_key(key, 40, datetime.now(UTC) - timedelta(hours=1)))
+    reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [40])
+    assert reserved is not None
+    assert reserved[0] == 1

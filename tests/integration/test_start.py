@@ -30,7 +30,7 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(
     assert line.startswith(f"error: {expected}")
 
 
-@pytest.mark.parametrize("service", ["worker", "accounting", "init"])
+@pytest.mark.parametrize("service", ["worker", "accounting", "leasing", "init"])
 async def test_a_wrong_amqp_password_stops_the_start_with_one_line(shared: World, service: str) -> None:
     url = shared.environment["KEYWAY_AMQP_URL"]
     user = url.partition("://")[2].partition(":")[0]

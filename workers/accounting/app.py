@@ -14,7 +14,7 @@ from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, R
 from pydantic import ValidationError
 
 from contracts import names
-from contracts.messages import Heartbeat, UsageRecorded
+from contracts.messages import Heartbeat, UsageRecorded, UsageReported
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
@@ -25,7 +25,8 @@ from infra.outbox import publish_outbox
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from workers.accounting.heartbeats import Heartbeats
-from workers.accounting.ledger import Ledger
+from workers.accounting.leases import Refused, Report
+from workers.accounting.ledger import Applied, Entry, Ledger
 
 log = structlog.get_logger()
 
@@ -82,8 +83,15 @@ async def run(settings: Settings) -> None:
 
 def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dead: AbstractExchange) -> None:
     """Take events as they come, write them in batches, and acknowledge each when it is in the ledger."""
-    commit: GroupCommit[UsageRecorded, bool] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
+    commit: GroupCommit[Entry, Applied] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
+
+    async def book(message: RabbitMessage, entry: Entry) -> None:
+        applied = await commit.submit(entry)
+        if isinstance(applied, Refused):
+            await _dead_letter(dead, message, applied.reason)
+        elif not applied:
+            log.info("event_repeated", message_id=message.raw_message.message_id)
 
     @broker.subscriber(
         queue, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.MANUAL, no_reply=True
@@ -97,8 +105,9 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
                 reason = f"type {raw.type!r} does not go with routing key {raw.routing_key!r}"
                 await _dead_letter(dead, message, reason)
             elif raw.type == names.USAGE_RECORDED:
-                if not await commit.submit(UsageRecorded.model_validate_json(raw.body)):
-                    log.info("event_repeated", message_id=raw.message_id)
+                await book(message, UsageRecorded.model_validate_json(raw.body))
+            elif raw.type == names.USAGE_REPORTED:
+                await book(message, Report(automation_id, UsageReported.model_validate_json(raw.body)))
             elif raw.type == names.HEARTBEAT:
                 heartbeats.note(automation_id, Heartbeat.model_validate_json(raw.body))
             else:
@@ -117,7 +126,7 @@ async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: s
 
 
 async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:
-    """Bring back keys whose time is over, and publish what waits in the outbox."""
+    """Bring back keys whose time is over, charge unreported leases, and publish what waits in the outbox."""
 
     async def publish(event: Document) -> None:
         message = Message(
@@ -132,6 +141,7 @@ async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) ->
     while True:
         try:
             await ledger.renew_exhausted()
+            await ledger.charge_unreported()
             await publish_outbox(mongo, publish)
         except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
             log.warning("housekeeping_delayed", error=type(error).__name__, retry_in_s=RETRY_S)

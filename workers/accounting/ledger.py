@@ -8,23 +8,34 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 
-from contracts.messages import UsageRecorded
-from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session
+from contracts.messages import Outcome, UsageRecorded
+from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session, UpdateOne
 from infra.totals import total_id
+from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.placing import Placed, candidates, place
 from workers.accounting.totals import total_updates
+from workers.keys.checks import ask_for_checks
+from workers.keys.leases import GRACE_S, LeasedKey, end_lease
 from workers.keys.status import CHANGE_FIELDS, change_status
 
 log = structlog.get_logger()
 
 #: Seconds between attempts to write a batch while MongoDB is away.
 RETRY_S = 1.0
+#: Leases that are charged together.
+MAX_CHARGED = 500
+#: What the ledger takes: an attempt of a worker, or something of a lease.
+Entry: TypeAlias = UsageRecorded | LeaseEntry
+#: Whether an entry was new, or why it is not booked.
+Applied: TypeAlias = bool | Refused
 #: What a decision on a key's status needs of its document.
 KEY_FIELDS = {**CHANGE_FIELDS, "limits": 1, "health.failures": 1}
 
@@ -45,6 +56,21 @@ def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
     }
 
 
+def of_lease(rows: Sequence[Document], lease_id: str) -> list[Document]:
+    """The rows that a lease's use is booked in."""
+    return [row for row in rows if row["source"] == "lease" and row["request_id"] == lease_id]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch that is in the ledger: its entries as events, their rows, and the leases that they tell of."""
+
+    events: list[UsageRecorded | Refused]
+    rows: list[Document]
+    placed: Placed
+    leases: dict[str, Document]
+
+
 class Ledger:
     """Applies usage events to the books."""
 
@@ -52,24 +78,26 @@ class Ledger:
         """Take the database."""
         self._mongo = mongo
 
-    async def apply(self, events: Sequence[UsageRecorded]) -> Sequence[bool]:
+    async def apply(self, entries: Sequence[Entry]) -> Sequence[Applied]:
         """Apply a batch, however long MongoDB is away.
 
         Returns:
-            For each event whether it was not in the ledger before this batch.
+            For each entry whether it was not in the ledger before this batch, or why it is not booked.
         """
         while True:
             try:
                 now = await self._mongo.server_time()
-                rows = [row_of(event, now) for event in events]
-                placed = await self._mongo.transaction(partial(self._apply, rows, now))
+                batch = await self._mongo.transaction(partial(self._apply, entries, now))
                 break
             except PyMongoError as error:
-                log.warning("ledger_delayed", events=len(events), error=type(error).__name__)
+                log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
-        with suppress(PyMongoError):  # the key's next event makes it good
-            await self._correct_pools(placed.added, now)
-        return placed.is_new
+        with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses
+            await self._end_leases(batch)
+            await self._check_doubtful(batch)
+            await self._correct_pools(batch.placed.added, now)
+        answers = iter(batch.placed.is_new)
+        return [event if isinstance(event, Refused) else next(answers) for event in batch.events]
 
     async def renew_exhausted(self) -> int:
         """Bring back keys whose `exhausted` is over, on MongoDB's clock.
@@ -91,7 +119,73 @@ class Ledger:
             renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
         return renewed
 
-    async def _apply(self, rows: Sequence[Document], now: datetime, session: Session) -> Placed:
+    async def charge_unreported(self) -> int:
+        """Charge leases whose time is over at their estimate, where nobody reported their use.
+
+        Returns:
+            How many.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        due: Document = {
+            "status": {"$in": ["open", "revoked"]},
+            "$expr": {"$lte": ["$expires_at", {"$subtract": ["$$NOW", GRACE_S * 1000]}]},
+        }
+        found = self._mongo.leases.find(due, {"_id": 1}).limit(MAX_CHARGED)
+        entries = [Unreported(lease["_id"]) async for lease in found]
+        if not entries:
+            return 0
+        charged = sum(answer is True for answer in await self.apply(entries))
+        log.info("leases_charged", leases=charged)
+        return charged
+
+    async def _apply(self, entries: Sequence[Entry], now: datetime, session: Session) -> _Batch:
+        leases = await self._leases(entries, session)
+        events = [
+            entry if isinstance(entry, UsageRecorded) else booked(entry, leases.get(entry.lease_id))
+            for entry in entries
+        ]
+        rows = [row_of(event, now) for event in events if isinstance(event, UsageRecorded)]
+        placed = await self._place(rows, now, session)
+        await self._note_leases(leases, placed, session)
+        return _Batch(events, rows, placed, leases)
+
+    async def _leases(self, entries: Sequence[Entry], session: Session) -> dict[str, Document]:
+        ids = {entry.lease_id for entry in entries if not isinstance(entry, UsageRecorded)}
+        if not ids:
+            return {}
+        found = self._mongo.leases.find({"_id": {"$in": list(ids)}}, session=session)
+        return {lease["_id"]: lease async for lease in found}
+
+    async def _note_leases(self, leases: dict[str, Document], placed: Placed, session: Session) -> None:
+        updates = [
+            UpdateOne({"_id": lease_id}, after(lease, added, of_lease(placed.replaced, lease_id)))
+            for lease_id, lease in leases.items()
+            if (added := of_lease(placed.added, lease_id))
+        ]
+        if updates:
+            await self._mongo.leases.bulk_write(updates, ordered=False, session=session)
+
+    async def _end_leases(self, batch: _Batch) -> None:
+        """Have leases whose use is known count no more, with what was used in their place.
+
+        Outside of the transaction, as the correction of pools, and before it; safe to repeat.
+        """
+        for lease_id, lease in batch.leases.items():
+            for row in of_lease(batch.rows, lease_id)[:1]:
+                in_minute = not row["tokens_estimated"]
+                await end_lease(
+                    self._mongo, LeasedKey.from_document(lease), row["total_tokens"], in_minute=in_minute
+                )
+
+    async def _check_doubtful(self, batch: _Batch) -> None:
+        """Have the provider asked of keys that it refuses, if reports of their leases are true."""
+        reported = [row for row in batch.placed.added if row["source"] == "lease"]
+        if doubtful := {row["key_id"] for row in reported if row["outcome"] == Outcome.AUTH_FAILED}:
+            await ask_for_checks(self._mongo, doubtful)
+
+    async def _place(self, rows: Sequence[Document], now: datetime, session: Session) -> Placed:
         ids = [identity for row in rows for identity in candidates(row)]
         found = self._mongo.usage.find({"_id": {"$in": ids}}, session=session)
         placed = place(rows, {row["_id"]: row async for row in found})

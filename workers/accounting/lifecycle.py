@@ -17,7 +17,8 @@ def next_status(
 ) -> StatusChange | None:
     """How new ledger rows change the status of their key.
 
-    A refusal from before the key's last change says nothing of the key as it is now.
+    A refusal from before the key's last change says nothing of the key as it is now. What an automation
+    reports of a leased key counts in the day's total only: nobody can tell whether it is true.
 
     Args:
         key: the key's document, with the failures in a row that workers counted.
@@ -30,7 +31,7 @@ def next_status(
     """
     if key["status"] in {"disabled", "error"}:
         return None
-    fresh = [row for row in rows if row["occurred_at"] >= key["status_since"]]
+    fresh = [row for row in rows if row["source"] == "worker" and row["occurred_at"] >= key["status_since"]]
     if refusals := [row for row in fresh if row["outcome"] == "auth_failed"]:
         return StatusChange("error", _refusal_reason(refusals[-1]), None, ACTOR, now, "refused")
     if key["status"] == "exhausted":

@@ -25,6 +25,10 @@ DeadlineS = Annotated[
 CallTimeoutS = Annotated[
     int | None, typer.Option(min=1, max=1200, help="Seconds that one call to the provider may take.")
 ]
+AllowLeases = Annotated[
+    bool | None,
+    typer.Option("--allow-leases/--no-allow-leases", help="Whether it may ask for keys to call itself."),
+]
 
 
 @app.command()
@@ -33,10 +37,11 @@ def add(
     max_in_flight: MaxInFlight = None,
     deadline_s: DeadlineS = None,
     call_timeout_s: CallTimeoutS = None,
+    allow_leases: AllowLeases = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add an automation and print its service token, which is shown this once."""
-    settings = _settings(max_in_flight, deadline_s, call_timeout_s)
+    settings = _settings(max_in_flight, deadline_s, call_timeout_s, allow_leases)
 
     async def work() -> str:
         async with platform() as p, p.provisioner() as provisioner:
@@ -72,6 +77,7 @@ def list_(as_json: JsonOption = False) -> None:
                     "deadline_s": document["deadline_s"],
                     "call_timeout_s": document["call_timeout_s"],
                     "max_in_flight": document.get("max_in_flight"),
+                    "allow_leases": document["allow_leases"],
                     "created_at": document["created_at"],
                     "rotation": document.get("rotation"),
                     "last_heartbeat_at": document.get("last_heartbeat_at"),
@@ -109,11 +115,13 @@ def set_(
     max_in_flight: MaxInFlight = None,
     deadline_s: DeadlineS = None,
     call_timeout_s: CallTimeoutS = None,
+    allow_leases: AllowLeases = None,
 ) -> None:
     """Change an automation's settings; what is not named stays as it is."""
-    settings = _settings(max_in_flight, deadline_s, call_timeout_s)
+    settings = _settings(max_in_flight, deadline_s, call_timeout_s, allow_leases)
     if not settings:
-        raise typer.BadParameter("name at least one of --max-in-flight, --deadline-s, --call-timeout-s")
+        options = "--max-in-flight, --deadline-s, --call-timeout-s, --allow-leases"
+        raise typer.BadParameter(f"name at least one of {options}")
 
     async def work() -> None:
         async with platform() as p, p.provisioner() as provisioner:
@@ -148,7 +156,7 @@ def enable(name: Name) -> None:
 
 
 def _settings(
-    max_in_flight: int | None, deadline_s: int | None, call_timeout_s: int | None
+    max_in_flight: int | None, deadline_s: int | None, call_timeout_s: int | None, allow_leases: bool | None
 ) -> dict[str, int | None]:
     """The settings that were named, as they stand in an automation's document."""
     settings: dict[str, int | None] = {}
@@ -158,6 +166,8 @@ def _settings(
         settings["deadline_s"] = deadline_s
     if call_timeout_s is not None:
         settings["call_timeout_s"] = call_timeout_s
+    if allow_leases is not None:
+        settings["allow_leases"] = allow_leases
     return settings
 
 

@@ -16,6 +16,7 @@ from workers.cli import (
     dead,
     generate,
     keys,
+    leases,
     operators,
     results,
     services,
@@ -37,10 +38,12 @@ app.command()(stack.down)
 app.command()(services.init)
 app.command()(services.worker)
 app.command()(services.accounting)
+app.command()(services.leasing)
 app.command()(services.console)
 app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(leases.app, name="leases")
 app.add_typer(operators.app, name="operators")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")

@@ -1,4 +1,4 @@
-"""`keyway init`, `worker`, `accounting` and `settings`: one service each, as production runs it."""
+"""`keyway init`, `worker`, `accounting`, `leasing`, `settings`: one service each, as production runs it."""
 
 from typing import Annotated
 
@@ -43,6 +43,13 @@ def worker(
 def accounting() -> None:
     """Run the accounting consumer until SIGTERM; a second one stands by."""
     from workers.accounting import app
+
+    uvloop.run(app.run(load_settings()))
+
+
+def leasing() -> None:
+    """Run one leasing worker, which lends keys to automations, until SIGTERM."""
+    from workers.leasing import app
 
     uvloop.run(app.run(load_settings()))
 

@@ -5,19 +5,12 @@ from contextlib import AsyncExitStack
 
 import structlog
 from faststream import AckPolicy, FastStream
-from faststream.rabbit import (
-    Channel,
-    ExchangeType,
-    QueueType,
-    RabbitBroker,
-    RabbitExchange,
-    RabbitMessage,
-    RabbitQueue,
-)
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
 
 from contracts import names
 from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
+from infra.changes import hear_changes
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import cost
@@ -39,8 +32,6 @@ from workers.keys.probes import Prober
 
 log = structlog.get_logger()
 
-#: A reload queue whose worker is gone is deleted after so long, in milliseconds.
-RELOAD_QUEUE_EXPIRES_MS = 60_000
 #: What stopping may take beyond the calls in flight, in seconds.
 CLOSE_TIMEOUT_S = 10.0
 #: Dead letters that are looked at together.
@@ -104,23 +95,13 @@ async def run(settings: Settings) -> None:
 
 
 def _subscribe_to_changes(broker: RabbitBroker, settings: Settings, pool: KeyPool, lanes: Lanes) -> None:
-    """Hear of changed keys, limits and automations, and look at them anew."""
-    events = RabbitExchange(names.EVENTS_EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
+    """Look anew at keys, limits and automations that changed."""
 
-    async def reload(message: RabbitMessage) -> None:
-        automation_id = (message.raw_message.routing_key or "").rpartition(".")[2]
+    def reload(automation_id: str) -> None:
         pool.invalidate(automation_id)
         lanes.reload(automation_id)
 
-    for number, binding in enumerate(names.RELOAD_BINDINGS):
-        queue = RabbitQueue(
-            f"reload.{settings.worker_id}.{number}",
-            queue_type=QueueType.CLASSIC,
-            durable=True,
-            routing_key=binding,
-            arguments={"x-expires": RELOAD_QUEUE_EXPIRES_MS},
-        )
-        broker.subscriber(queue, events, ack_policy=AckPolicy.ACK_FIRST, no_reply=True)(reload)
+    hear_changes(broker, settings.worker_id, reload)
 
 
 def _subscribe_to_unanswered(broker: RabbitBroker, handler: RequestHandler) -> None:

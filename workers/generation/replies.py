@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from typing import cast
 
-import aiormq
 import structlog
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractExchange, AbstractRobustChannel, AbstractRobustConnection
-from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError
-from pamqp.commands import Basic, Queue
+from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic
 
 from contracts import names
+from infra.direct_addresses import UNANSWERED, DirectAddresses, is_direct
 from workers.generation.publishing import JSON, UNCONFIRMED, publish, trace_headers
 from workers.generation.reading import Envelope
 from workers.generation.result import REPEATED
@@ -26,12 +25,6 @@ DIRECT_REPLY_TIMEOUT_S = 5.0
 REPLY_RETRY_S = 1.5
 #: The same where the reply queue is full, until it is read.
 FULL_RETRY_S = 0.2
-#: Addresses of direct replies that are remembered as proved; the oldest are forgotten.
-MOST_PROVED = 10_000
-#: How long the loss of a connection may take to be noticed, in seconds.
-NOTICED_S = 0.2
-#: How long RabbitMQ may take to say whether an address is there, in seconds.
-LOOK_TIMEOUT_S = 5.0
 
 
 class NobodyWaitsError(Exception):
@@ -39,30 +32,18 @@ class NobodyWaitsError(Exception):
 
 
 class Replies:
-    """Sends answers; a reply queue that is full (`reject-publish`) is waited for.
+    """Sends answers; a reply queue that is full (`reject-publish`) is waited for."""
 
-    The first reply to a direct address is sent on a connection apart, alone: an address that somebody made
-    up costs that connection, and nobody else's reply.
-    """
-
-    def __init__(
-        self, replies: AbstractExchange, apart: AbstractExchange, looks: AbstractRobustChannel
-    ) -> None:
-        """Take the exchanges, and a channel to look for addresses on; make one with `open`."""
+    def __init__(self, replies: AbstractExchange, addresses: DirectAddresses) -> None:
+        """Take the exchange, and what knows direct addresses; make one with `open`."""
         self._replies = replies
-        self._apart = apart
-        self._looks = looks
-        self._looking = asyncio.Lock()
-        self._proved: dict[str, None] = {}
-        self._proving = asyncio.Lock()
+        self._addresses = addresses
 
     @classmethod
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
-        """Open the channels; on `apart` those that an address which somebody made up may cost."""
+        """Open a channel; on `apart`, direct addresses are looked for."""
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        first = await apart.channel(publisher_confirms=True)
-        looks = await apart.channel(publisher_confirms=False)
-        return cls(replies.default_exchange, first.default_exchange, looks)
+        return cls(replies.default_exchange, DirectAddresses(apart))
 
     async def result(self, envelope: Envelope, result: bytes, end: bytes) -> None:
         """Send a result to who asked for it.
@@ -90,22 +71,15 @@ class Replies:
         await self._send(envelope, names.GENERATION_CHUNK, chunk, again=chunk)
 
     async def is_waited_for(self, envelope: Envelope) -> bool:
-        """Whether a direct address that was sent to is there still; any other is found out by sending to it.
-
-        RabbitMQ says so of an address that is declared (its guide "Direct Reply-to").
-        """
-        if envelope.reply_to not in self._proved:
+        """Whether a direct address that was sent to is there still; of others, sending to them tells."""
+        address = envelope.reply_to
+        if address is None or not self._addresses.is_proved(address):
             return True
-        async with self._looking:
-            channel = cast("aiormq.Channel", await self._looks.get_underlay_channel())
-            address = _DeclareAddress(queue=envelope.reply_to, passive=True)
-            try:
-                await channel.rpc(address, timeout=LOOK_TIMEOUT_S)
-            except ChannelNotFoundEntity:
-                return False
-            except UNCONFIRMED as error:
-                log.info("address_not_looked_for", error=type(error).__name__)
-        return True
+        try:
+            return await self._addresses.is_there(address)
+        except UNANSWERED as error:
+            log.info("address_not_looked_for", error=type(error).__name__)
+            return True
 
     async def _send(self, envelope: Envelope, message_type: str, body: bytes, *, again: bytes) -> None:
         """Send until it is confirmed, for a while.
@@ -122,8 +96,8 @@ class Replies:
         address = envelope.reply_to
         if address is None:
             return
-        is_direct = _is_direct(address)
-        give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if is_direct else REPLY_TIMEOUT_S)
+        direct = is_direct(address)
+        give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S)
         while True:
             message = Message(
                 body,
@@ -135,10 +109,10 @@ class Replies:
                 headers=trace_headers(envelope),
             )
             try:
-                if is_direct:
-                    await self._send_directly(message, address)
-                else:
-                    await publish(self._replies, message, address, mandatory=True)
+                if direct and not self._addresses.is_proved(address):
+                    await self._prove(address)
+                # RabbitMQ takes a direct address for "not routed" whenever a message is mandatory.
+                await publish(self._replies, message, address, mandatory=not direct)
             except UNCONFIRMED as error:
                 is_full = isinstance(error, DeliveryError) and isinstance(error.frame, Basic.Nack)
                 if isinstance(error, DeliveryError) and not is_full:
@@ -152,33 +126,12 @@ class Replies:
             else:
                 return
 
-    async def _send_directly(self, message: Message, address: str) -> None:
-        """Send to a direct address; RabbitMQ takes one for "not routed" whenever a message is mandatory."""
-        if address not in self._proved:
-            async with self._proving:
-                if address not in self._proved:
-                    await self._prove(message, address)
-                    return
-        await publish(self._replies, message, address, mandatory=False)
+    async def _prove(self, address: str) -> None:
+        """Name a new address where it does no harm.
 
-    async def _prove(self, message: Message, address: str) -> None:
-        try:
-            await publish(self._apart, message, address, mandatory=False)
-        except UNCONFIRMED:
-            # The next one waits for a connection anew, rather than be lost with this one.
-            await asyncio.sleep(NOTICED_S)
-            raise
-        self._proved[address] = None
-        if len(self._proved) > MOST_PROVED:
-            del self._proved[next(iter(self._proved))]
-
-
-def _is_direct(address: str) -> bool:
-    return address.startswith(names.DIRECT_REPLY_TO)
-
-
-class _DeclareAddress(Queue.Declare):
-    """Names a direct address, whose characters pamqp takes for none of a queue's."""
-
-    def validate(self) -> None:
-        """Leave it to the broker."""
+        Raises:
+            NobodyWaitsError: there is nobody.
+            UNCONFIRMED: nobody knows.
+        """
+        if not await self._addresses.is_there(address):
+            raise NobodyWaitsError

@@ -41,9 +41,20 @@ def of_model(field: str, model: str, name: str = "m") -> Document:
     }
 
 
+def counted_of_model(model: str, counted: str) -> Document:
+    """Requests (`n`) or tokens (`t`) of a model that count in this minute: made, or leased to be made."""
+    both = {"$concatArrays": [of_model("$window", model), of_model("$leased", model)]}
+    return {"$sum": {"$map": {"input": both, "in": f"$$this.{counted}"}}}
+
+
 def live_holds() -> Document:
     """`held`, without the holds of workers that are gone."""
     return {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": {"$gt": ["$$this.until", "$$NOW"]}}}
+
+
+def live_leases() -> Document:
+    """`leased`, without those whose time is over."""
+    return {"$filter": {"input": {"$ifNull": ["$leased", []]}, "cond": {"$gt": ["$$this.until", "$$NOW"]}}}
 
 
 def held_plus(worker_id: str, calls: object, tokens: object) -> Document:
@@ -78,11 +89,36 @@ def normalise() -> Document:
                 }
             },
             "held": live_holds(),
+            "leased": live_leases(),
             "day_tokens": {"$cond": [{"$eq": ["$day", TODAY]}, {"$ifNull": ["$day_tokens", 0]}, 0]},
             "day": TODAY,
             "server_time": "$$NOW",
         }
     }
+
+
+def window_plus(model: str, calls: object, tokens: object) -> Document:
+    """The window with calls of a model counted in this second.
+
+    A server's clock may step back a little: then the second that stands there already is counted on.
+    """
+    second = {"$max": [NOW_SECOND, {"$ifNull": [{"$last": "$window.s"}, 0]}]}
+    of_second = {"$eq": ["$$this.s", "$$second"]}
+    same = {"$first": {"$filter": {"input": of_model("$window", model), "cond": of_second}}}
+    others = {
+        "$filter": {
+            "input": "$window",
+            "cond": {"$or": [{"$not": of_second}, {"$ne": ["$$this.m", {"$literal": model}]}]},
+        }
+    }
+    entry = {
+        "s": "$$second",
+        "m": {"$literal": model},
+        "n": {"$add": [{"$ifNull": ["$$same.n", 0]}, calls]},
+        "t": {"$add": [{"$ifNull": ["$$same.t", 0]}, tokens]},
+    }
+    appended = {"$let": {"vars": {"same": same}, "in": {"$concatArrays": [others, [entry]]}}}
+    return {"$let": {"vars": {"second": second}, "in": appended}}
 
 
 def is_usable() -> Document:
@@ -104,10 +140,11 @@ def is_usable() -> Document:
 
 def calls_left(model: str) -> Document:
     """How many more calls of a model fit, their tokens aside."""
-    held = {"$sum": "$held.n"}
+    held = {"$add": [{"$sum": "$held.n"}, {"$sum": "$leased.n"}]}
+    counted = {"$add": [{"$sum": "$window.n"}, {"$sum": "$leased.n"}]}
     return {
         "$min": [
-            _left("$limits.requests_per_minute", {"$sum": "$window.n"}),
+            _left("$limits.requests_per_minute", counted),
             _left("$limits.max_in_flight", held),
             {"$subtract": [_in_flight_allowed(), held]},
             _left_of_model(model, "requests_per_minute", "outside_requests", "n"),
@@ -117,10 +154,11 @@ def calls_left(model: str) -> Document:
 
 def tokens_left(model: str) -> Document:
     """How many more tokens of a model fit."""
+    leased = {"$sum": "$leased.t"}
     return {
         "$min": [
-            _left("$limits.tokens_per_minute", {"$sum": "$window.t"}),
-            _left("$limits.tokens_per_day", {"$add": ["$day_tokens", {"$sum": "$held.t"}]}),
+            _left("$limits.tokens_per_minute", {"$add": [{"$sum": "$window.t"}, leased]}),
+            _left("$limits.tokens_per_day", {"$add": ["$day_tokens", {"$sum": "$held.t"}, leased]}),
             _left_of_model(model, "tokens_per_minute", "outside_tokens", "t"),
         ]
     }
@@ -143,7 +181,7 @@ def _left_of_model(model: str, limit: str, outside: str, counted: str) -> Docume
     """What the provider's limit for the model leaves, beside our own use and that of others."""
     fresh = {"$gt": ["$$this.until", "$$NOW"]}
     reported = {"$filter": {"input": of_model("$reported", model, "model"), "cond": fresh}}
-    ours = {"$sum": {"$map": {"input": of_model("$window", model), "in": f"$$this.{counted}"}}}
+    ours = counted_of_model(model, counted)
     others = {
         "$ceil": {
             "$multiply": [

@@ -31,6 +31,16 @@ class WindowEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class LeasedCall:
+    """A call that an automation may make itself with the key, at any time until `until`."""
+
+    until: float
+    requests: int
+    tokens: int
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key's configuration and state. Times are seconds since the epoch on MongoDB's clock.
 
@@ -40,7 +50,10 @@ class Key:
         cause: of a status that is not `active`: `refused`, `failing`, `quota`, `day`, or None (a person's).
         probe_at: when the provider is asked next whether it takes the key again.
         ramp_since: when the key came back: since then it is given more and more calls at a time.
+        held_calls: calls that are under way, leased ones among them.
+        held_tokens: tokens that were reserved for them.
         reported: what the provider says of its limits, by model.
+        leased: calls that automations may make themselves; they count in every minute until they are over.
     """
 
     id: str
@@ -69,11 +82,13 @@ class Key:
     last_used_at: float
     denied_models: Mapping[str, float]
     reported: Mapping[str, Reported]
+    leased: tuple[LeasedCall, ...] = ()
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], now: float) -> Self:
-        """Read a key's document; holds of workers that are gone are left out."""
+        """Read a key's document; holds of workers that are gone, and leases that are over, are left out."""
         held = [hold for hold in document.get("held", ()) if _seconds(hold["until"]) > now]
+        leased = [lease for lease in document.get("leased", ()) if _seconds(lease["until"]) > now]
         health = document.get("health", {})
         return cls(
             id=document["_id"],
@@ -94,14 +109,15 @@ class Key:
             window=tuple(WindowEntry(e["s"], e["n"], e["t"], e["m"]) for e in document.get("window", ())),
             day=document.get("day", ""),
             day_tokens=document.get("day_tokens", 0),
-            held_calls=sum(hold["n"] for hold in held),
-            held_tokens=sum(hold["t"] for hold in held),
+            held_calls=sum(hold["n"] for hold in (*held, *leased)),
+            held_tokens=sum(hold["t"] for hold in (*held, *leased)),
             latency_ms=health.get("latency_ms", 0.0),
             error_rate=health.get("error_rate", 0.0),
             failures_in_a_row=health.get("failures", 0),
             last_used_at=_seconds_or_none(document.get("last_used_at")) or 0.0,
             denied_models={d["model"]: _seconds(d["until"]) for d in document.get("denied_models", ())},
             reported={r["model"]: Reported.from_document(r) for r in document.get("reported", ())},
+            leased=tuple(LeasedCall(_seconds(e["until"]), e["n"], e["t"], e["m"]) for e in leased),
         )
 
     def is_usable(self, now: float) -> bool:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from workers.keys.key import Key
+from workers.keys.key import Key, WindowEntry
 from workers.keys.reported import Reported
 
 #: The rolling window of a provider's "per minute".
@@ -84,7 +84,7 @@ def used_in_window(key: Key, now: float, model: str | None = None) -> tuple[int,
     """Requests and tokens that count now: of a model, or of all (None)."""
     live = [
         entry
-        for entry in key.window
+        for entry in _entries(key)
         if entry.second > math.floor(now) - SPAN_S and model in {None, entry.model}
     ]
     return sum(entry.requests for entry in live), sum(entry.tokens for entry in live)
@@ -177,8 +177,8 @@ def available_at(key: Key, tokens: int, model: str | None, now: float) -> float:
         until = key.probe_at if key.is_failing() else key.status_until
         moment = max(moment, math.inf if until is None else until, now + SOON_S)
     limits = key.limits
-    requests = [(entry.second, entry.requests) for entry in key.window]
-    counted = [(entry.second, entry.tokens) for entry in key.window]
+    requests = [(entry.second, entry.requests) for entry in _entries(key)]
+    counted = [(entry.second, entry.tokens) for entry in _entries(key)]
     moment = max(
         moment,
         _freed_at(requests, limits.requests_per_minute, 1, now),
@@ -207,7 +207,7 @@ def _model_available_at(key: Key, tokens: int, model: str | None, now: float) ->
     reported = key.reported_for(model, now)
     if reported is None:
         return now
-    mine = [entry for entry in key.window if entry.model == (model or "")]
+    mine = [entry for entry in _entries(key) if entry.model == (model or "")]
     requests = [(entry.second, entry.requests) for entry in mine]
     counted = [(entry.second, entry.tokens) for entry in mine]
     moment = max(
@@ -217,6 +217,15 @@ def _model_available_at(key: Key, tokens: int, model: str | None, now: float) ->
     if model_room(key, model, now).fits(tokens) or reported.outside(now) == (0, 0):
         return moment
     return max(moment, now + OUTSIDE_LOOK_S)
+
+
+def _entries(key: Key) -> list[WindowEntry]:
+    """What counts in this minute: what was reserved, and what is leased, in the second it leaves by."""
+    leased = [
+        WindowEntry(math.ceil(call.until) - SPAN_S, call.requests, call.tokens, call.model)
+        for call in key.leased
+    ]
+    return [*key.window, *leased]
 
 
 def _freed_at(counts: list[tuple[int, int]], limit: int | None, wanted: int, now: float) -> float:

@@ -18,6 +18,7 @@ import structlog
 from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
 from workers.keys.key import Key
+from workers.keys.leases import Held, LeasedKey, begin_lease, begin_slot
 from workers.keys.limits import calls_that_fit, chargeable, used_in_window
 from workers.keys.reported import is_news
 from workers.keys.reservations import load_keys, renew_holds, reserve
@@ -180,6 +181,33 @@ class KeyPool:
             reservation,
             Settlement(reservation.second, reservation.tokens, used=0, model=reservation.model),
         )
+
+    async def lend(self, reservation: Reservation, lease: LeasedKey) -> bool:
+        """Have a lease take a reservation over, so that it counts whether this worker lives or not.
+
+        Returns:
+            Whether the key may be given away. Where it was stopped meanwhile, the reservation is given back.
+
+        Raises:
+            PyMongoError: MongoDB is away; the reservation lapses.
+        """
+        hold = reservation.hold
+        held = Held(hold, reservation.second, reservation.tokens, reservation.model)
+        try:
+            is_lent = await begin_lease(self._mongo, lease, held)
+            if is_lent and reservation.slot:
+                await begin_slot(self._mongo, lease, hold)
+        except PyMongoError:
+            if self._hold == hold:
+                self._hold_anew()
+            self._live[hold] -= 1
+            raise
+        if is_lent:
+            self._live[hold] -= 1
+        else:
+            self.release(reservation)
+        self.invalidate(reservation.key.automation_id)
+        return is_lent
 
     def _only_news(self, reservation: Reservation, settlement: Settlement) -> Settlement:
         """What the provider says of its limits is written down only where it is not known already."""

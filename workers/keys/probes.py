@@ -1,6 +1,7 @@
 """Probes: asks a provider whether it takes a key, with `GET /models`, which costs nothing.
 
-A key that stopped is probed by whichever worker comes first; the probe bypasses selection and limits.
+A key that stopped is probed by whichever worker comes first; the probe bypasses selection and limits. So is
+one that is still `active`, where an automation that leased it says that the provider refuses it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from infra.errors import VaultError
 from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
 from infra.vault import Sealed, Vault
+from workers.keys.checks import claim_check
 from workers.keys.probe_schedule import INTERVALS_S
 from workers.keys.registry import open_secret
 from workers.keys.status import CHANGE_FIELDS, StatusChange, change_status
@@ -33,6 +35,8 @@ class ProbeResult:
 
     ok: bool
     reason: str
+    #: Whether the provider says that it is the key which it does not take.
+    is_refusal: bool = False
 
 
 async def probe(base_url: str, api_key: SecretStr) -> ProbeResult:
@@ -49,7 +53,8 @@ async def probe(base_url: str, api_key: SecretStr) -> ProbeResult:
             await client.get("/models", cast_to=httpx2.Response)
         except APIStatusError as error:
             code = str(error.code or error.type or "no code")
-            return ProbeResult(ok=False, reason=f"the provider answers {error.status_code} {code}")
+            reason = f"the provider answers {error.status_code} {code}"
+            return ProbeResult(ok=False, reason=reason, is_refusal=error.status_code in {401, 403})
         except APIConnectionError as error:
             return ProbeResult(ok=False, reason=f"no connection: {type(error.__cause__ or error).__name__}")
     return ProbeResult(ok=True, reason="the provider takes the key")
@@ -75,10 +80,10 @@ class Prober:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def probe_due(self) -> int:
-        """Probe every key that is due.
+        """Probe every key that is due, and check those that are in doubt.
 
         Returns:
-            How many were probed.
+            How many were asked of.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
@@ -86,8 +91,11 @@ class Prober:
         due = []
         while (key := await self._claim()) is not None:
             due.append(key)
-        await asyncio.gather(*(self._probe(key) for key in due))
-        return len(due)
+        doubtful = []
+        while (key := await claim_check(self._mongo)) is not None:
+            doubtful.append(key)
+        await asyncio.gather(*map(self._probe, due), *map(self._check, doubtful))
+        return len(due) + len(doubtful)
 
     async def _run(self) -> None:
         while True:
@@ -122,7 +130,15 @@ class Prober:
         )
         return claimed
 
-    async def _probe(self, key: Document) -> None:
+    async def _check(self, key: Document) -> None:
+        """Stop an active key if the provider refuses it; whatever else it says, calls will tell."""
+        result = await self._ask(key)
+        if result.is_refusal:
+            at = await self._mongo.server_time()
+            change = StatusChange("error", result.reason, None, ACTOR, at, "refused")
+            await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+
+    async def _ask(self, key: Document) -> ProbeResult:
         try:
             secret = open_secret(
                 self._vault, key["automation_id"], key["_id"], Sealed.from_document(key["secret"])
@@ -131,6 +147,10 @@ class Prober:
         except VaultError as error:
             result = ProbeResult(ok=False, reason=str(error))
         log.info("key_probed", key_id=key["_id"], alias=key["alias"], ok=result.ok, reason=result.reason)
+        return result
+
+    async def _probe(self, key: Document) -> None:
+        result = await self._ask(key)
         at = await self._mongo.server_time()
         if result.ok:
             reason = "the provider takes it again (GET /models)"

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 
 from contracts.messages import KeyStatus
 from infra.errors import ConflictError, NotFoundError, PlatformError
-from infra.mongo import Document, DuplicateKeyError, Mongo
+from infra.mongo import Document, DuplicateKeyError, Mongo, Session
 from infra.outbox import announce
 from infra.vault import Sealed, Vault
 from workers.keys.key import Limits
-from workers.keys.status import StatusChange, change_status
+from workers.keys.status import StatusChange, change_status, revoke_leases
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 ALIAS = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,100}")
@@ -208,13 +208,18 @@ class KeyRegistry:
         await announce(self._mongo, automation_id, f"limits of key {alias} changed", self._actor)
 
     async def remove(self, automation_id: str, alias: str) -> None:
-        """Remove a key; its usage stays in the books.
+        """Remove a key; its usage stays in the books, and what is leased of it is revoked.
 
         Raises:
             NotFoundError: there is no such automation or key.
         """
         key = await self.find(automation_id, alias)
-        await self._mongo.keys.delete_one({"_id": key["_id"]})
+
+        async def delete(session: Session) -> None:
+            await self._mongo.keys.delete_one({"_id": key["_id"]}, session=session)
+            await revoke_leases(self._mongo, key["_id"], session)
+
+        await self._mongo.transaction(delete)
         await announce(self._mongo, automation_id, f"key {alias} removed", self._actor)
 
     async def re_encrypt(self) -> AsyncIterator[tuple[int, int]]:

@@ -9,14 +9,13 @@ from itertools import accumulate
 
 from infra.mongo import Document, Mongo, ReturnDocument
 from workers.keys.expressions import (
-    NOW_SECOND,
     calls_left,
     held_plus,
     is_usable,
     normalise,
-    of_model,
     renewed_holds,
     tokens_left,
+    window_plus,
 )
 from workers.keys.key import Key
 
@@ -33,7 +32,13 @@ def reserve_pipeline(worker_id: str, model: str, token_counts: Sequence[int]) ->
         {"$set": {"granted": _granted(model, token_counts)}},
         {
             "$set": {
-                "window": {"$cond": [{"$gt": ["$granted", 0]}, _counted(model, granted_tokens), "$window"]},
+                "window": {
+                    "$cond": [
+                        {"$gt": ["$granted", 0]},
+                        window_plus(model, "$granted", granted_tokens),
+                        "$window",
+                    ]
+                },
                 "held": held_plus(worker_id, "$granted", granted_tokens),
                 "last_used_at": {"$cond": [{"$gt": ["$granted", 0]}, "$$NOW", "$last_used_at"]},
             }
@@ -52,30 +57,6 @@ def _granted(model: str, token_counts: Sequence[int]) -> Document:
     }
     left = {"calls": calls_left(model), "tokens": tokens_left(model)}
     return {"$cond": [is_usable(), {"$let": {"vars": left, "in": {"$size": fitting}}}, 0]}
-
-
-def _counted(model: str, granted_tokens: Document) -> Document:
-    """The window with what was granted counted in its second.
-
-    A server's clock may step back a little: then the second that stands there already is counted on.
-    """
-    second = {"$max": [NOW_SECOND, {"$ifNull": [{"$last": "$window.s"}, 0]}]}
-    of_second = {"$eq": ["$$this.s", "$$second"]}
-    same = {"$first": {"$filter": {"input": of_model("$window", model), "cond": of_second}}}
-    others = {
-        "$filter": {
-            "input": "$window",
-            "cond": {"$or": [{"$not": of_second}, {"$ne": ["$$this.m", {"$literal": model}]}]},
-        }
-    }
-    entry = {
-        "s": "$$second",
-        "m": {"$literal": model},
-        "n": {"$add": [{"$ifNull": ["$$same.n", 0]}, "$granted"]},
-        "t": {"$add": [{"$ifNull": ["$$same.t", 0]}, granted_tokens]},
-    }
-    appended = {"$let": {"vars": {"same": same}, "in": {"$concatArrays": [others, [entry]]}}}
-    return {"$let": {"vars": {"second": second}, "in": appended}}
 
 
 async def reserve(

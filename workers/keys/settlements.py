@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from contracts.messages import Outcome
 from infra.mongo import Document, Mongo, ReturnDocument
-from workers.keys.expressions import FAILURES, fade, held_plus, normalise, of_model, plus_ms
+from workers.keys.expressions import FAILURES, counted_of_model, fade, held_plus, normalise, of_model, plus_ms
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
 from workers.keys.key import Key
 from workers.keys.limits import CIRCUIT_FAILURES
@@ -151,11 +151,10 @@ def _cooldown(batch: Sequence[Settlement], samples: Sequence[Sample]) -> Documen
 
 def _reported(model: str, word: RateLimits) -> Document:
     """What is remembered of a model: its limits, and what others use of them (`reported.py`)."""
-    ours = of_model("$window", model)
     old = {"$first": of_model("$reported", model, "model")}
 
     def outside(used: int, counted: str, field: str) -> Document:
-        measured = {"$subtract": [used, {"$sum": {"$map": {"input": ours, "in": f"$$this.{counted}"}}}]}
+        measured = {"$subtract": [used, counted_of_model(model, counted)]}
         share = fade("$$old.outside_since", "$$old.outside_until")
         faded = {"$ceil": {"$multiply": [{"$ifNull": [f"$$old.{field}", 0]}, share]}}
         return {"$toLong": {"$max": [0, measured, faded]}}

@@ -103,6 +103,16 @@ class StatusChange:
         return Alert(kind, key["automation_id"], key["_id"], key["alias"], day, self.reason)
 
 
+async def revoke_leases(mongo: Mongo, key_id: str, session: Session) -> None:
+    """Mark a key's open leases: whoever has one keeps the key itself, and is charged all the same.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    revoked = [{"$set": {"status": "revoked", "revoked_at": "$$NOW"}}]
+    await mongo.leases.update_many({"key_id": key_id, "status": "open"}, revoked, session=session)
+
+
 async def change_status(mongo: Mongo, key: Document, change: StatusChange, session: Session) -> bool:
     """Write a change with its event and alert, unless the key's status is no longer what `key` says.
 
@@ -125,6 +135,8 @@ async def change_status(mongo: Mongo, key: Document, change: StatusChange, sessi
         return False
     await mongo.outbox.insert_one(change.event(key), session=session)
     await resolve_alerts(mongo, key["_id"], change.at, session)
+    if change.to == "disabled":
+        await revoke_leases(mongo, key["_id"], session)
     if (alert := change.alert(key)) is not None:
         await raise_alert(mongo, alert, change.at, session)
     return True

@@ -177,3 +177,17 @@ def test_ids_are_taken_literally_in_patterns(id_: str) -> None:
         assert not re.search(pattern, "replies.a")
     assert re.search(names.topic_permissions(id_)["requests"], id_)
     assert not re.search(names.topic_permissions(id_)["requests"], "abc")
+
+
+@pytest.mark.parametrize("name", ["nightly", "a.b", "A-1_x", "x" * 100])
+def test_a_durable_reply_queue_is_one_that_answers_may_go_to(name: str) -> None:
+    queue = names.reply_queue("bot", name)
+    assert queue == f"replies.bot.{name}"
+    assert names.may_reply_to("bot", queue)
+    assert not names.may_reply_to("other", queue)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "é", "a\n", "x" * 101])
+def test_other_names_of_durable_reply_queues_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="can't name a reply queue"):
+        names.reply_queue("bot", name)

@@ -63,9 +63,9 @@ def copied() -> set[str]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"rabbitmq", "mongo", "init", "worker", "accounting", "cli"}
-    assert set(STAYING) == {"rabbitmq", "mongo", "worker", "accounting"}
-    assert set(OURS) == {"init", "worker", "accounting", "cli"}
+    assert set(SERVICES) == {"rabbitmq", "mongo", "init", "worker", "accounting", "leasing", "cli"}
+    assert set(STAYING) == {"rabbitmq", "mongo", "worker", "accounting", "leasing"}
+    assert set(OURS) == {"init", "worker", "accounting", "leasing", "cli"}
 
 
 def test_every_variable_stands_in_the_sample_and_the_sample_has_no_other() -> None:
@@ -100,7 +100,7 @@ def test_a_service_that_stays_is_checked_restarted_and_given_time_to_stop(name: 
     assert int(stop_s.group(1)) >= 2 * Settings().grace_s + CLOSE_TIMEOUT_S
 
 
-@pytest.mark.parametrize("name", ["worker", "accounting"])
+@pytest.mark.parametrize("name", ["worker", "accounting", "leasing"])
 def test_a_service_starts_when_init_is_done_and_both_servers_are_healthy(name: str) -> None:
     waits = mapping(SERVICES[name]["depends_on"], 4)
     assert {on: text.split(": ")[1].strip() for on, text in waits.items()} == {
@@ -136,7 +136,7 @@ def test_the_image_runs_the_project_s_script_and_services_run_its_commands() -> 
     assert json.loads(entry.group(1)) == ["keyway"]
     assert scripts["keyway"] == "workers.cli.main:main"
     group = typer.main.get_group(app)
-    for name in ("init", "worker", "accounting"):
+    for name in ("init", "worker", "accounting", "leasing"):
         assert words(SERVICES[name]["command"])[0] in group.commands
 
 
@@ -151,7 +151,9 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
     assert [source for source in copied() if not (ROOT / source).exists()] == []
 
 
-@pytest.mark.parametrize(("name", "service"), [("worker", "generation"), ("accounting", "accounting")])
+@pytest.mark.parametrize(
+    ("name", "service"), [("worker", "generation"), ("accounting", "accounting"), ("leasing", "leasing")]
+)
 def test_a_health_check_asks_for_the_service_as_its_connection_is_named(name: str, service: str) -> None:
     test = re.search(r"test: (\[.+\])", SERVICES[name]["healthcheck"])
     assert test is not None

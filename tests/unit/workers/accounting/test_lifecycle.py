@@ -159,3 +159,12 @@ def test_an_exhaustion_ends_without_another_end() -> None:
     change = renewal(NOON)
     assert (change.to, change.until, change.actor, change.at) == ("active", None, "accounting", NOON)
     assert change.reason
+
+
+@pytest.mark.parametrize("row", [AUTH, QUOTA, {"outcome": "timeout"}])
+def test_what_is_reported_of_a_leased_key_counts_in_its_day_alone(row: dict[str, Any]) -> None:
+    key: dict[str, Any] = {"health": {"failures": CIRCUIT_FAILURES}}
+    assert decide(row | {"source": "lease"}, **key) is None
+    change = decide(row | {"source": "lease"}, today=total(100), daily=100)
+    assert change is not None
+    assert (change.to, change.cause) == ("exhausted", "day")

@@ -7,7 +7,7 @@ import pytest
 from contracts.messages import Outcome
 from infra.vault import Sealed
 from tests.builders import NOON, NOW, key_document, make_key
-from workers.keys.key import Key, Limits, WindowEntry
+from workers.keys.key import Key, LeasedCall, Limits, WindowEntry
 from workers.keys.reported import Reported
 
 
@@ -136,3 +136,16 @@ def test_why_a_key_is_out_of_use_counts_before_its_status_is_written(
 ) -> None:
     key = make_key(**changes)
     assert (key.is_refused(NOW), key.is_failing(), key.lacks_quota(NOW)) == (refused, failing, lacks_quota)
+
+
+def test_what_is_leased_is_held_until_it_is_over() -> None:
+    document = key_document(
+        held=[{"w": "worker-1", "n": 2, "t": 30, "until": NOON + timedelta(seconds=90)}],
+        leased=[
+            {"id": "lease-1", "m": "o3", "n": 1, "t": 500, "until": NOON + timedelta(seconds=300)},
+            {"id": "lease-2", "m": "", "n": 1, "t": 700, "until": NOON},
+        ],
+    )
+    key = Key.from_document(document, NOW)
+    assert key.leased == (LeasedCall(NOW + 300, 1, 500, "o3"),)
+    assert (key.held_calls, key.held_tokens) == (3, 530)

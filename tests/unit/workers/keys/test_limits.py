@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import NOW, make_key
-from workers.keys.key import Key, Limits, WindowEntry
+from workers.keys.key import Key, LeasedCall, Limits, WindowEntry
 from workers.keys.limits import (
     CIRCUIT_FAILURES,
     OUTSIDE_LOOK_S,
@@ -302,3 +302,14 @@ def test_no_rolling_minute_of_calls_is_above_a_limit_however_they_come(
         minute = [charged for at, charged in starts if start <= at < start + 60]
         assert len(minute) <= requests
         assert sum(minute) <= tokens
+
+
+def test_a_leased_call_counts_in_every_minute_until_it_is_over() -> None:
+    leased = (LeasedCall(NOW + 300, 1, 500, "o3"),)
+    key = make_key(leased=leased, limits=Limits(1, 600), held_calls=1)
+    for later in (0, SPAN_S + 1, 299):
+        assert used_in_window(key, NOW + later) == used_in_window(key, NOW + later, "o3") == (1, 500)
+        assert not room(key, NOW + later).fits(10)
+        assert available_at(key, 10, None, NOW + later) == NOW + 300
+    assert used_in_window(key, NOW, "another") == (0, 0)
+    assert used_in_window(key, NOW + 300) == (0, 0)

@@ -1,0 +1,73 @@
+"""A leasing worker: wires its parts, and runs until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import structlog
+from faststream import FastStream
+
+from infra.broker import connect as connect_broker
+from infra.broker import connect_apart, declare_topology
+from infra.changes import hear_changes
+from infra.mongo import connect as connect_mongo
+from infra.mongo import wait_for_mongo
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from infra.vault import Vault
+from workers.keys.pool import KeyPool
+from workers.leasing.queues import LeaseQueues
+from workers.leasing.replies import Replies
+from workers.leasing.request import LeaseRequestHandler
+
+log = structlog.get_logger()
+
+#: What stopping may take beyond the requests in hand, in seconds.
+CLOSE_TIMEOUT_S = 10.0
+
+
+async def run(settings: Settings) -> None:
+    """Run a leasing worker until SIGINT or SIGTERM.
+
+    Raises:
+        PlatformError: a setting is wrong, or RabbitMQ or MongoDB refuses.
+    """
+    configure_logging(settings, "leasing")
+    vault = Vault(settings.master_keys)
+    async with AsyncExitStack() as stack:
+        mongo = await stack.enter_async_context(
+            connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
+        )
+        await wait_for_mongo(mongo)
+        await mongo.ensure_schema()
+        broker, connection = await connect_broker(settings, "leasing")
+        async with connection.channel() as channel:
+            await declare_topology(channel)
+        apart = await connect_apart(settings, "leases")
+        stack.push_async_callback(apart.close)
+        pool = KeyPool(mongo, settings.worker_id)
+        handler = LeaseRequestHandler(mongo, pool, vault, await Replies.open(connection, apart))
+        queues = LeaseQueues(settings, mongo, connection, handler.handle)
+
+        def reload(automation_id: str) -> None:
+            pool.invalidate(automation_id)
+            queues.reload()
+
+        hear_changes(broker, settings.worker_id, reload)
+        app = FastStream(broker, logger=None)
+
+        @app.on_startup
+        async def set_clocks() -> None:
+            await pool.start()
+
+        @app.after_startup
+        async def begin() -> None:
+            log.info("leasing_ready", queues=await queues.start())
+
+        @app.on_shutdown
+        async def finish() -> None:
+            await queues.stop(settings.grace_s)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await pool.close()
+            log.info("leasing_stopped")
+
+        await app.run()

@@ -1,0 +1,114 @@
+"""Reads a delivery into a request for a key, or says what is wrong with it."""
+
+import secrets
+from dataclasses import dataclass
+
+from aio_pika.abc import AbstractIncomingMessage
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from pydantic import ValidationError
+
+from contracts import names
+from contracts.messages import KeyLeaseRequest
+from workers.leasing.sealing import BadPublicKeyError, read_public_key
+
+#: How long a request may wait for a key with room, in seconds; it waits unacknowledged.
+PATIENCE_S = 10.0
+MAX_REQUEST_ID_LENGTH = 128
+MAX_MODEL_LENGTH = 256
+#: The most tokens that a lease may be for.
+MOST_TOKENS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a delivery says beside its body; there even when the body is wrong."""
+
+    automation_id: str
+    request_id: str
+    correlation_id: str
+    #: None: there is nowhere to send an answer.
+    reply_to: str | None
+    #: Whether the request came with its id, by which it is known when it comes again.
+    has_id: bool
+    #: Whether it was delivered before: its worker may have died, with or without an answer.
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request for a key that may be granted; durations in seconds."""
+
+    envelope: Envelope
+    model: str | None
+    tokens: int
+    ttl_s: int
+    recipient: X25519PublicKey | None
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A delivery that is not a request for a key, and why; it is dead-lettered."""
+
+    envelope: Envelope
+    reason: str
+
+
+def read(message: AbstractIncomingMessage, automation_id: str) -> Request | Invalid:
+    """Read a delivery.
+
+    Args:
+        message: from the automation's queue of direct key requests.
+        automation_id: whose queue it is, which is the request's identity.
+    """
+    envelope, problem = _envelope(message, automation_id)
+    if problem is None and message.type not in {None, "", names.KEY_LEASE_REQUEST}:
+        problem = f"type is {message.type!r}, expected {names.KEY_LEASE_REQUEST!r}"
+    if problem is not None:
+        return Invalid(envelope, problem)
+    try:
+        said = KeyLeaseRequest.model_validate_json(message.body)
+        if said.model is not None and not 1 <= len(said.model) <= MAX_MODEL_LENGTH:
+            return Invalid(envelope, f"model: expected 1 to {MAX_MODEL_LENGTH} characters")
+        if said.estimated_tokens > MOST_TOKENS:
+            return Invalid(envelope, f"estimated_tokens: expected at most {MOST_TOKENS}")
+        public_key = said.recipient_public_key
+        recipient = None if public_key is None else read_public_key(public_key)
+    except ValidationError as error:
+        return Invalid(envelope, _first(error))
+    except BadPublicKeyError as error:
+        return Invalid(envelope, f"recipient_public_key: {error}")
+    patience_s = PATIENCE_S
+    if isinstance(message.expiration, int | float):
+        patience_s = min(patience_s, message.expiration)
+    return Request(envelope, said.model, said.estimated_tokens, said.ttl_s, recipient, patience_s)
+
+
+def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Envelope, str | None]:
+    problem = None
+    request_id = message.message_id or f"req-{secrets.token_hex(12)}"
+    if len(request_id) > MAX_REQUEST_ID_LENGTH:
+        problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
+        request_id = request_id[:MAX_REQUEST_ID_LENGTH]
+    reply_to = message.reply_to or None
+    if reply_to is None:
+        problem = "reply_to is missing: there is nowhere to send a key"
+    elif not names.may_reply_to(automation_id, reply_to):
+        problem = f"reply_to is neither direct reply-to nor a queue replies.{automation_id}[.<name>]"
+        reply_to = None
+    envelope = Envelope(
+        automation_id=automation_id,
+        request_id=request_id,
+        correlation_id=message.correlation_id or request_id,
+        reply_to=reply_to,
+        has_id=bool(message.message_id),
+        is_repeated=bool(message.redelivered),
+    )
+    return envelope, problem
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, without the value."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,0 +1,235 @@
+"""One request for a key: read, reserve, write down, lend, answer, acknowledge."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC
+
+import orjson
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+from pydantic import SecretStr
+
+from contracts.errors import ErrorCode
+from infra.errors import VaultError
+from infra.mongo import Document, Mongo, PyMongoError
+from infra.vault import Sealed, Vault
+from workers.keys.key import Key
+from workers.keys.leases import LeasedKey, begin_lease, end_lease
+from workers.keys.limits import CIRCUIT_FAILURES, SOON_S
+from workers.keys.pool import KeyPool, Reservation
+from workers.keys.registry import open_secret
+from workers.keys.selection import Ask, Later, Refusal, RefusalReason
+from workers.leasing.reading import Invalid, Request, read
+from workers.leasing.records import LeaseRecords, is_alive
+from workers.leasing.refusals import Failure, answer, refused, unwilling
+from workers.leasing.replies import Delivery, Replies
+from workers.leasing.sealing import seal
+
+log = structlog.get_logger()
+
+#: Pause before a delivery is handed back while MongoDB is away, in seconds.
+HAND_BACK_AFTER_S = 2.0
+INTERNAL_MESSAGE = "Keyway failed inside; the leasing worker's log says how"
+OVER = Failure(ErrorCode.DEADLINE_EXCEEDED, "the lease that was granted to this request has ended")
+STOPPED = Failure(ErrorCode.NO_USABLE_KEY, "the key was disabled or removed")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease with what opens the provider; `is_new` where nobody can have it already."""
+
+    lease: Document
+    base_url: str
+    api_key: SecretStr
+    is_new: bool
+
+
+class LeaseRequestHandler:
+    """Does the requests of one leasing worker."""
+
+    def __init__(self, mongo: Mongo, pool: KeyPool, vault: Vault, replies: Replies) -> None:
+        """Take the parts of a leasing worker."""
+        self._mongo = mongo
+        self._pool = pool
+        self._vault = vault
+        self._replies = replies
+        self._records = LeaseRecords(mongo)
+
+    async def handle(self, message: AbstractIncomingMessage, automation_id: str) -> None:
+        """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back."""
+        request = read(message, automation_id)
+        try:
+            if isinstance(request, Invalid):
+                invalid = Failure(ErrorCode.INVALID_REQUEST, request.reason)
+                await self._refuse(message, request, invalid)
+            else:
+                await self._do(message, request)
+            await _unless_closed(message.ack())
+        except asyncio.CancelledError:
+            await _unless_closed(message.nack(requeue=True))
+            raise
+        except PyMongoError as error:
+            log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
+            await asyncio.sleep(HAND_BACK_AFTER_S)
+            await _unless_closed(message.nack(requeue=True))
+        except Exception:
+            log.exception("request_failed_inside", request_id=request.envelope.request_id)
+            await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
+            await _unless_closed(message.ack())
+
+    async def _do(self, message: AbstractIncomingMessage, request: Request) -> None:
+        """Lend a key, or say why not."""
+        began = time.monotonic()
+        automation_id = request.envelope.automation_id
+        gone = {"_id": automation_id, "enabled": False}
+        automation = await self._mongo.automations.find_one({"_id": automation_id}, {"held": 0}) or gone
+        granted: Granted | Failure | None = unwilling(automation)
+        if granted is None:
+            granted = await self._again(request) or await self._grant(request, automation)
+        if isinstance(granted, Granted):
+            await self._hand_over(request, granted)
+        elif granted.code is ErrorCode.INTERNAL:
+            await self._refuse(message, request, granted)
+        else:
+            log.info("lease_refused", automation_id=automation_id, code=granted.code)
+            body = answer(request.envelope, granted, time.monotonic() - began)
+            await self._replies.refusal(request.envelope, body)
+
+    async def _again(self, request: Request) -> Granted | Failure | None:
+        """The lease that this very request has got already, as long as it lives."""
+        lease = await self._records.find(request, self._pool.now())
+        if lease is None:
+            return None
+        if not is_alive(lease, self._pool.now()):
+            return OVER
+        key = await self._mongo.keys.find_one({"_id": lease["key_id"]}, {"secret": 1, "base_url": 1})
+        if key is None or lease["status"] == "revoked":
+            return STOPPED
+        # Its worker may have died before the lease was counted.
+        if lease["status"] == "open" and not await begin_lease(self._mongo, LeasedKey.from_document(lease)):
+            return STOPPED
+        try:
+            secret = Sealed.from_document(key["secret"])
+            api_key = open_secret(self._vault, lease["automation_id"], lease["key_id"], secret)
+        except VaultError as error:
+            return _unreadable(lease["key_id"], error)
+        return Granted(lease, key["base_url"], api_key, is_new=False)
+
+    async def _grant(self, request: Request, automation: Document) -> Granted | Failure:
+        """Reserve a key and lend it."""
+        fit = await self._reserve(request, automation.get("max_in_flight"))
+        if isinstance(fit, Failure):
+            return fit
+        reservation, api_key = fit
+        key = reservation.key
+        try:
+            lease = await self._records.open(request, key, reservation.tokens)
+        except BaseException:
+            self._pool.release(reservation)
+            raise
+        if lease is None:
+            self._pool.release(reservation)
+            return await self._again(request) or Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
+        if not await self._pool.lend(reservation, LeasedKey.from_document(lease)):
+            await self._records.close(lease)
+            return STOPPED
+        return Granted(lease, key.base_url, api_key, is_new=True)
+
+    async def _reserve(
+        self, request: Request, max_in_flight: int | None
+    ) -> tuple[Reservation, SecretStr] | Failure:
+        """Reserve the best key that may be lent, waiting for a while where there is no room."""
+        automation_id = request.envelope.automation_id
+        deadline = self._pool.now() + request.patience_s
+        avoid: set[str] = set()
+        while True:
+            ask = Ask(request.model, request.tokens, deadline, frozenset(avoid))
+            reserved = await self._pool.reserve(automation_id, ask, max_in_flight)
+            if isinstance(reserved, Refusal):
+                return refused(reserved)
+            if isinstance(reserved, Later):
+                return refused(Refusal(RefusalReason.NO_CAPACITY, reserved.at))
+            fit = self._open(reserved.key)
+            if isinstance(fit, SecretStr):
+                return reserved, fit
+            self._pool.release(reserved)
+            if reserved.key.id in avoid:
+                return fit
+            avoid.add(reserved.key.id)
+            # An operator may just have added another.
+            self._pool.invalidate(automation_id)
+
+    def _open(self, key: Key) -> SecretStr | Failure:
+        """A key's secret, or why it is not lent."""
+        if key.failures_in_a_row >= CIRCUIT_FAILURES:
+            # It is tried with one call at a time, and whoever leases it may not call for long.
+            message = "the key has failed, and is still to show that it works"
+            return Failure(ErrorCode.PROVIDER_UNAVAILABLE, message, self._pool.now() + SOON_S)
+        try:
+            return open_secret(self._vault, key.automation_id, key.id, key.secret)
+        except VaultError as error:
+            return _unreadable(key.id, error)
+
+    async def _hand_over(self, request: Request, granted: Granted) -> None:
+        lease = granted.lease
+        ttl_s = lease["expires_at"].timestamp() - self._pool.now()
+        delivery = await self._replies.lease(request.envelope, _body(request, granted), max(ttl_s, 0.001))
+        if delivery is Delivery.UNDELIVERED and granted.is_new:
+            await self._records.close(lease)
+            await end_lease(self._mongo, LeasedKey.from_document(lease), used=0)
+        log.info(
+            "lease_answered",
+            lease_id=lease["_id"],
+            automation_id=lease["automation_id"],
+            key_id=lease["key_id"],
+            delivery=delivery,
+            is_sealed=request.recipient is not None,
+            is_new=granted.is_new,
+        )
+
+    async def _refuse(
+        self, message: AbstractIncomingMessage, request: Request | Invalid, failure: Failure
+    ) -> None:
+        """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
+        envelope = request.envelope
+        log.warning("lease_request_refused", automation_id=envelope.automation_id, reason=failure.message)
+        await self._replies.refusal(envelope, answer(envelope, failure, 0.0))
+        reason = f"{failure.code}: {failure.message}"
+        await self._replies.dead_letter(message, envelope.automation_id, reason)
+
+
+def _unreadable(key_id: str, error: VaultError) -> Failure:
+    # This worker's master keys may be wrong, and the key all right: so it is not blamed.
+    log.warning("key_unreadable", key_id=key_id, reason=str(error))
+    return Failure(ErrorCode.INTERNAL, "no master key of the leasing worker opens the automation's keys")
+
+
+def _body(request: Request, granted: Granted) -> bytes:
+    """The `key.lease.v1`, with the key in the clear where no recipient's key was given."""
+    lease = granted.lease
+    if request.recipient is None:
+        key = {"api_key": granted.api_key.get_secret_value()}
+    else:
+        key = {"sealed_api_key": seal(granted.api_key, request.recipient, lease["_id"])}
+    return orjson.dumps(
+        {
+            "lease_id": lease["_id"],
+            "key_alias": lease["key_alias"],
+            **key,
+            "base_url": granted.base_url,
+            "expires_at": lease["expires_at"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "requests": 1,
+            "tokens": lease["tokens"],
+        }
+    )
+
+
+async def _unless_closed(acknowledgement: Awaitable[None]) -> None:
+    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
+    try:
+        await acknowledgement
+    except (AMQPError, ChannelInvalidStateError, ConnectionError):
+        log.info("delivery_gone")
