@@ -14,12 +14,16 @@ from infra.vault import Vault
 from workers.cli.session import err, load_settings, out, print_table
 
 
-def init() -> None:
+def init(
+    operator: Annotated[
+        bool, typer.Option("--operator/--no-operator", help="Make the console's first operator, an admin.")
+    ] = True,
+) -> None:
     """Create what is missing: vhost, exchanges, queues, collections, indexes. Harmless to repeat."""
     settings = load_settings()
     configure_logging(settings, "init")
     Vault(settings.master_keys)
-    password = uvloop.run(_init(settings))
+    password = uvloop.run(_init(settings, operator=operator))
     err.print("RabbitMQ and MongoDB are ready for Keyway.")
     if password is not None:
         err.print("The console's first operator is admin. Their one-time password, which is not shown again:")
@@ -70,7 +74,7 @@ def settings() -> None:
     print_table("Settings, from the environment", ["name", "default", "what for"], rows)
 
 
-async def _init(settings: Settings) -> SecretStr | None:
+async def _init(settings: Settings, *, operator: bool) -> SecretStr | None:
     from infra.broker import connect as connect_broker
     from infra.broker import declare_topology
     from infra.management import management
@@ -81,7 +85,7 @@ async def _init(settings: Settings) -> SecretStr | None:
     async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
-        password = await Operators(mongo).ensure_first()
+        password = await Operators(mongo).ensure_first() if operator else None
     _, connection = await connect_broker(settings, "init")
     async with connection, connection.channel() as channel:
         await declare_topology(channel)

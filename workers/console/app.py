@@ -31,6 +31,8 @@ async def run(settings: Settings) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Whoever reaches the console by HTTPS comes through a proxy on this machine.
+                proxy_headers=settings.console_secure_cookies,
                 timeout_graceful_shutdown=GRACE_S,
             )
             host, port = listener.getsockname()[:2]

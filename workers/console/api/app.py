@@ -18,6 +18,7 @@ from workers.console.api import (
     session,
     usage,
 )
+from workers.console.api.body_limit import BodyLimit
 from workers.console.api.errors import add_handlers
 from workers.console.services import Services
 
@@ -41,6 +42,12 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
 }
+DOCS, OPENAPI = "/api/docs", "/api/openapi.json"
+#: Answers of the API run nothing, whatever is made of them.
+NOTHING_ACTIVE = "default-src 'none'; frame-ancestors 'none'"
+#: The page of the documentation has its scripts from elsewhere: it is kept out of the operator's session, as
+#: a page of no site, which may read the OpenAPI document.
+SANDBOXED = "sandbox allow-scripts; frame-ancestors 'none'"
 
 
 def create_app(services: Services) -> FastAPI:
@@ -49,9 +56,9 @@ def create_app(services: Services) -> FastAPI:
         title="Keyway",
         version="1",
         description="Automations, their keys, queues and books. Sign in, or send a token as `Bearer`.",
-        docs_url="/api/docs",
+        docs_url=DOCS,
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=OPENAPI,
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.services = services
@@ -59,6 +66,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     add_handlers(app)
     app.middleware("http")(_with_headers)
+    app.add_middleware(BodyLimit)
     return app
 
 
@@ -68,4 +76,8 @@ async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[
         response.headers.setdefault(name, value)
     if request.url.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
+        is_page = request.url.path == DOCS
+        response.headers.setdefault("Content-Security-Policy", SANDBOXED if is_page else NOTHING_ACTIVE)
+    if request.url.path == OPENAPI:
+        response.headers.setdefault("Access-Control-Allow-Origin", "*")
     return response

@@ -67,6 +67,7 @@ ANSWERS: dict[int | str, dict[str, object]] = {
         403: "Not allowed for this operator, or without a CSRF token",
         404: "There is no such thing",
         409: "It is there already, or can't be changed so",
+        413: "The body is too large",
         422: "A field is wrong; the message says which, and how",
         502: "RabbitMQ refuses, or can't be reached",
         503: "MongoDB can't be reached, or what is asked for can't be done just now",

@@ -140,7 +140,9 @@ _IMPORT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "array", "items": NewKeyBody.model_json_schema()}},
+            "application/json": {
+                "schema": {"type": "array", "items": {"$ref": "#/components/schemas/NewKeyBody"}}
+            },
             "text/csv": {"schema": {"type": "string"}},
         },
     }
