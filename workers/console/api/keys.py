@@ -136,6 +136,7 @@ class Import(BaseModel):
 
 
 _JSON_KEYS: TypeAdapter[list[NewKeyBody]] = TypeAdapter(list[NewKeyBody])
+_NEW_KEY = {"$ref": "#/components/schemas/NewKeyBody"}
 _IMPORT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
