@@ -105,7 +105,16 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "usage_daily": [
         IndexModel(
-            [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
+            [("dimension", ASCENDING), ("day", DESCENDING), ("cost_nanousd", DESCENDING)], name="dearest"
+        ),
+        IndexModel(
+            [
+                ("dimension", ASCENDING),
+                ("automation_id", ASCENDING),
+                ("day", DESCENDING),
+                ("cost_nanousd", DESCENDING),
+            ],
+            name="dearest_of_automation",
         ),
     ],
     "alerts": [

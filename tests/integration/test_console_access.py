@@ -1,6 +1,7 @@
 """Who may use the console: sign-in, sessions, roles, CSRF, tokens, guessing."""
 
 import asyncio
+import io
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from tests.console import ADMIN, PASSWORD, VIEWER, Client, Console
 from workers.console.access.failures import Failures
 from workers.console.access.operators import Role
 from workers.console.access.sign_in import MOST_OF_ADDRESS, MOST_OF_USERNAME
+from workers.console.api.body_limit import LARGEST_BODY
 
 OTHER_PASSWORD = "another horse battery staple"
 
@@ -221,3 +223,27 @@ async def test_every_answer_tells_browsers_what_not_to_do(console: Console) -> N
         assert headers["X-Frame-Options"] == "DENY", path
         if path.startswith("/api/"):
             assert headers["Cache-Control"] == "no-store", path
+
+
+async def test_a_body_that_is_too_large_is_not_read_to_its_end(console: Console) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b" " * 1024 * 1024
+
+    for body in (io.BytesIO(b" " * (LARGEST_BODY + 1)), parts()):
+        try:
+            answer = await console.admin.call("POST", "/api/session", data=body)
+        except aiohttp.ClientError:
+            continue  # cut off while it was sent
+        assert answer.status in {400, 413}
+    assert (await console.admin.call("GET", "/healthz")).status == 200
+
+
+async def test_the_page_of_the_reference_is_kept_out_of_the_session(console: Console) -> None:
+    page = await console.nobody.call("GET", "/api/docs")
+    assert page.headers["Content-Security-Policy"].startswith("sandbox allow-scripts;")
+    document = await console.nobody.call("GET", "/api/openapi.json")
+    assert document.headers["Access-Control-Allow-Origin"] == "*"
+    keys = await console.viewer.call("GET", "/api/keys")
+    assert "Access-Control-Allow-Origin" not in keys.headers
+    assert keys.headers["Content-Security-Policy"].startswith("default-src 'none'")

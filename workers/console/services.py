@@ -26,6 +26,7 @@ from workers.console.dead_letters import DeadLetterDesk
 from workers.console.direct_keys import DirectKeys
 from workers.console.key_changes import KeyChanges
 from workers.console.lanes import LaneDesk, QueueWatch
+from workers.console.model_totals import ModelTotals
 from workers.console.overview import Overviews
 from workers.console.request_log import RequestLog
 from workers.console.usage_report import UsageReports
@@ -45,6 +46,7 @@ class Services:
     overviews: Overviews
     dead_letters: DeadLetterDesk
     door: ServiceTokenDoor
+    models: ModelTotals
 
     @property
     def operators(self) -> Operators:
@@ -94,7 +96,7 @@ class Services:
     @property
     def usage(self) -> UsageReports:
         """What was used, and what it cost."""
-        return UsageReports(self.mongo)
+        return UsageReports(self.mongo, self.models)
 
     def automation_changes(self, actor: str) -> AutomationChanges:
         """Adds and changes automations, in somebody's name."""
@@ -130,16 +132,20 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         watch = QueueWatch(admin)
         overviews = Overviews(mongo, watch, result_ttl_s=settings.result_ttl_s)
         dead_letters, door = DeadLetterDesk(settings, mongo), ServiceTokenDoor(settings, mongo)
-        async with connection, _kept(watch):
-            yield Services(settings, mongo, admin, connection, vault, watch, overviews, dead_letters, door)
+        models = ModelTotals(mongo)
+        async with connection, _kept(watch, models):
+            yield Services(
+                settings, mongo, admin, connection, vault, watch, overviews, dead_letters, door, models
+            )
 
 
 @asynccontextmanager
-async def _kept(watch: QueueWatch) -> AsyncIterator[None]:
-    """Take notes of the queues meanwhile."""
-    notes = asyncio.create_task(watch.keep())
+async def _kept(watch: QueueWatch, models: ModelTotals) -> AsyncIterator[None]:
+    """Take notes of the queues meanwhile, and read past days ahead."""
+    tasks = [asyncio.create_task(keeping) for keeping in (watch.keep(), models.keep())]
     try:
         yield
     finally:
-        notes.cancel()
-        await asyncio.gather(notes, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

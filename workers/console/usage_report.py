@@ -1,5 +1,6 @@
 """The usage report: what a range of UTC days used and cost, from the totals and never from the ledger."""
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -11,11 +12,16 @@ from typing import Any
 from infra.errors import PlatformError
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED, total_id
+from workers.console.model_totals import DayOfModels, ModelTotals
 
 #: The longest range of a report, in days.
 LONGEST_RANGE = 366
 #: Subjects that a report names by themselves; the rest is `others`.
 MOST_NAMED = 50
+#: Totals of single days that are looked at to find the dearest subjects.
+MOST_READ = 6000
+#: What is read of those.
+CANDIDATE = {"automation_id": 1, "subject": 1, "cost_nanousd": 1}
 #: What a report says of each single day.
 DAILY = ("attempts", "total_tokens", "cost_nanousd")
 #: Columns of an export, beside the sums.
@@ -97,13 +103,16 @@ class Report:
 
 
 def rest(total: Usage, named: Iterable[Usage]) -> Usage | None:
-    """What a total holds beyond what is named; None: nothing."""
+    """What a total holds beyond what is named; None: nothing.
+
+    A past day's total may be a while older than what is named of it: so no difference is below 0.
+    """
     rows = list(named)
-    sums = {name: value - sum(row.sums[name] for row in rows) for name, value in total.sums.items()}
+    sums = {name: max(0, value - sum(row.sums[name] for row in rows)) for name, value in total.sums.items()}
     if not any(sums.values()):
         return None
     daily = [
-        {name: value - sum(row.daily[index][name] for row in rows) for name, value in day.items()}
+        {name: max(0, value - sum(row.daily[index][name] for row in rows)) for name, value in day.items()}
         for index, day in enumerate(total.daily)
     ]
     return Usage(None, "", "others", sums, daily)
@@ -117,14 +126,18 @@ def cell(value: object) -> object:
 class UsageReports:
     """Reads totals."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        """Take the database."""
+    def __init__(self, mongo: Mongo, models: ModelTotals) -> None:
+        """Take the database, and what each model used over all automations."""
         self._mongo = mongo
+        self._models = models
 
     async def read(
         self, by: Dimension, days: Days, automation_id: str | None = None, *, most: int = MOST_NAMED
     ) -> Report:
         """What a range of days used and cost.
+
+        Of dimensions with very many subjects, such as users, only those are ranked that are among the dearest
+        of a day; what a row says is exact. `total` of past days may be `model_totals.KEPT_S` old.
 
         Args:
             by: what to tell it apart by.
@@ -135,13 +148,22 @@ class UsageReports:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        total = await self._total(days, automation_id)
-        rows = await self._dearest(by, days, automation_id, most)
-        await self._fill_days(rows, by, days, automation_id)
-        return Report(by, list(days), rows, rest(total, rows), total)
+        named = list(days)
+        if automation_id is None:
+            rows = _of_models(await self._models.read(named), named)
+            total = _added(rows, len(named))
+        else:
+            own = [(automation_id, automation_id)]
+            (total,) = await self._exact(Dimension.AUTOMATION, named, own)
+            rows = []
+        if by is not Dimension.MODEL or automation_id is not None:
+            candidates = await self._candidates(by, named, automation_id, most)
+            rows = await self._exact(by, named, candidates)
+        rows = sorted((row for row in rows if row.sums["attempts"]), key=_dearest_first)[:most]
+        return Report(by, named, rows, rest(total, rows), total)
 
     async def export(self, by: Dimension, days: Days, automation_id: str | None = None) -> AsyncIterator[str]:
-        """Every total of a range of days as CSV, a line each, the latest day first.
+        """Every total of a range of days as CSV, a line each, the latest day first, and the dearest in it.
 
         Yields:
             Parts of the text.
@@ -150,9 +172,9 @@ class UsageReports:
             PyMongoError: MongoDB is away or refused.
         """
         yield _csv([(*HEAD, *SUMMED)])
-        totals = self._mongo.usage_daily.find(_match(by, days, automation_id))
+        totals = self._mongo.usage_daily.find(_match(by, days.query(), automation_id))
         lines: list[list[object]] = []
-        async for total in totals.sort([("day", -1), ("automation_id", 1)]):
+        async for total in totals.sort([("day", -1), ("cost_nanousd", -1)]):
             if total["attempts"]:
                 lines.append([total.get(name, 0) for name in (*HEAD, *SUMMED)])
             if len(lines) >= CHUNK:
@@ -160,73 +182,62 @@ class UsageReports:
                 lines = []
         yield _csv(lines)
 
-    async def _total(self, days: Days, automation_id: str | None) -> Usage:
-        """All that was used: each call counts in one automation's totals, and in those of no other."""
-        stages = [
-            {"$match": _match(Dimension.AUTOMATION, days, automation_id)},
-            {"$group": {"_id": "$day", **_sums(SUMMED)}},
-        ]
-        found = {day.pop("_id"): day async for day in self._mongo.usage_daily.aggregate(stages)}
-        sums = {name: sum(day[name] for day in found.values()) for name in SUMMED}
-        daily = [_daily(found.get(day, {})) for day in days]
-        return Usage(automation_id, "", "total", sums, daily)
+    async def _candidates(
+        self, by: Dimension, days: list[str], automation_id: str | None, most: int
+    ) -> list[tuple[str, str]]:
+        """Automation and subject of those that are likely the dearest: by the dearest totals of each day."""
+        a_day = max(most, MOST_READ // len(days))
 
-    async def _dearest(self, by: Dimension, days: Days, automation_id: str | None, most: int) -> list[Usage]:
-        """The subjects with the highest costs; a model is the same one whoever calls it."""
-        merged = by is Dimension.MODEL and automation_id is None
-        identity: Document = {"s": "$subject"} if merged else {"a": "$automation_id", "s": "$subject"}
-        stages: list[Document] = [
-            {"$match": _match(by, days, automation_id)},
-            {"$group": {"_id": identity, "label": {"$last": "$label"}, **_sums(SUMMED)}},
-            {"$match": {"attempts": {"$gt": 0}}},
-            {"$sort": {"cost_nanousd": -1, "total_tokens": -1, "attempts": -1, "_id": 1}},
-            {"$limit": most},
-        ]
-        return [
-            Usage(
-                found["_id"].get("a"),
-                found["_id"]["s"],
-                found["label"],
-                {name: found[name] for name in SUMMED},
-                [],
-            )
-            async for found in self._mongo.usage_daily.aggregate(stages, allowDiskUse=True)
-        ]
+        async def dearest(day: str) -> list[Document]:
+            found = self._mongo.usage_daily.find(_match(by, day, automation_id), CANDIDATE)
+            return [total async for total in found.sort("cost_nanousd", -1).limit(a_day)]
 
-    async def _fill_days(
-        self, rows: list[Usage], by: Dimension, days: Days, automation_id: str | None
-    ) -> None:
-        """Say of each row what each day used; its totals are found by their names."""
-        if by is Dimension.MODEL and automation_id is None:
-            match = _match(by, days, None) | {"subject": {"$in": [row.subject for row in rows]}}
-        else:
-            ids = [
-                total_id(by.value, day, row.automation_id or "", row.subject) for row in rows for day in days
-            ]
-            match = {"_id": {"$in": ids}}
-        identity = {"day": "$day", "s": "$subject"}
-        if "_id" in match:
-            identity["a"] = "$automation_id"
-        stages = [{"$match": match}, {"$group": {"_id": identity, **_sums(DAILY)}}]
-        found = {
-            (total["_id"]["day"], total["_id"].get("a"), total["_id"]["s"]): total
-            async for total in self._mongo.usage_daily.aggregate(stages)
-        }
-        for row in rows:
-            row.daily.extend(_daily(found.get((day, row.automation_id, row.subject), {})) for day in days)
+        spent: dict[tuple[str, str], int] = {}
+        for totals in await asyncio.gather(*(dearest(day) for day in days)):
+            for total in totals:
+                subject = (total["automation_id"], total["subject"])
+                spent[subject] = spent.get(subject, 0) + total["cost_nanousd"]
+        return sorted(spent, key=lambda subject: (-spent[subject], subject))[: 2 * most]
+
+    async def _exact(self, by: Dimension, days: list[str], subjects: list[tuple[str, str]]) -> list[Usage]:
+        """What subjects used on each day, by their totals' names."""
+        ids = [total_id(by.value, day, *subject) for subject in subjects for day in days]
+        found = {total["_id"]: total async for total in self._mongo.usage_daily.find({"_id": {"$in": ids}})}
+        rows = []
+        for automation_id, subject in subjects:
+            totals = [found.get(total_id(by.value, day, automation_id, subject), {}) for day in days]
+            label = next((total["label"] for total in reversed(totals) if total), subject)
+            rows.append(_usage(automation_id, subject, label, totals))
+        return rows
 
 
-def _match(by: Dimension, days: Days, automation_id: str | None) -> Document:
-    match: Document = {"dimension": by.value, "day": days.query()}
+def _of_models(sums: Mapping[str, DayOfModels], days: list[str]) -> list[Usage]:
+    """What each model used, whoever called it."""
+    models = sorted({model for day in sums.values() for model in day})
+    return [_usage(None, model, model, [sums[day].get(model, {}) for day in days]) for model in models]
+
+
+def _added(rows: list[Usage], days: int) -> Usage:
+    """All that was used: each call counts in one model's totals, and in those of no other."""
+    sums = {name: sum(row.sums[name] for row in rows) for name in SUMMED}
+    daily = [{name: sum(row.daily[index][name] for row in rows) for name in DAILY} for index in range(days)]
+    return Usage(None, "", "total", sums, daily)
+
+
+def _usage(automation_id: str | None, subject: str, label: str, totals: list[Mapping[str, Any]]) -> Usage:
+    sums = {name: sum(total.get(name, 0) for total in totals) for name in SUMMED}
+    daily = [{name: total.get(name, 0) for name in DAILY} for total in totals]
+    return Usage(automation_id, subject, label, sums, daily)
+
+
+def _dearest_first(row: Usage) -> tuple[int, int, int, str]:
+    sums = row.sums
+    return -sums["cost_nanousd"], -sums["total_tokens"], -sums["attempts"], row.subject
+
+
+def _match(by: Dimension, day: object, automation_id: str | None) -> Document:
+    match: Document = {"dimension": by.value, "day": day}
     return match if automation_id is None else match | {"automation_id": {"$eq": automation_id}}
-
-
-def _sums(fields: Iterable[str]) -> Document:
-    return {name: {"$sum": f"${name}"} for name in fields}
-
-
-def _daily(total: Mapping[str, Any]) -> Sums:
-    return {name: total.get(name, 0) for name in DAILY}
 
 
 def _csv(lines: Iterable[Iterable[object]]) -> str:
