@@ -61,11 +61,12 @@ class ModelTotals:
         async with self._reading:
             fresh = time.monotonic() - KEPT_S
             known = {day: sums for day, (at, sums) in self._past.items() if at > fresh}
-            past = [day for day in days if _is_past(day) and day not in known]
-            await self._remember(past)
-        known |= {day: self._past[day][1] for day in past}
-        open_days = await self._sum([day for day in days if not _is_past(day)])
-        return {day: known[day] if _is_past(day) else open_days[day] for day in days}
+            is_past = {day: _is_past(day) for day in days}
+            missing = [day for day in days if is_past[day] and day not in known]
+            await self._remember(missing)
+        known |= {day: self._past[day][1] for day in missing}
+        open_days = await self._sum([day for day in days if not is_past[day]])
+        return {day: known[day] if is_past[day] else open_days[day] for day in days}
 
     async def _remember(self, days: Iterable[str]) -> None:
         read = await self._sum(list(days))
