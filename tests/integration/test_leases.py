@@ -1,186 +1,29 @@
-"""Direct keys: an automation calls the provider itself, within the same limits and in the same books."""
+"""Direct keys: an automation calls the provider itself, within the same limits."""
 
 import asyncio
 import base64
-import json
 import secrets
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
-import bson
 import pytest
-from aio_pika import ExchangeType, Message, connect
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from contracts.errors import InvalidRequestError, KeysExhaustedError
 from contracts.messages import GenerationResult, KeyLease
 from contracts.sealing import Recipient
-from infra.mongo import Document
 from tests.harness import World, eventually
+from tests.lessee import (
+    add_bot,
+    assert_books_are_even,
+    call,
+    counted,
+    dead_letter,
+    document,
+    let_it_end,
+    signed_in,
+    tokens_of,
+)
 from workers.keys.key import Limits
-
-DIRECT = "amq.rabbitmq.reply-to"
-
-
-@dataclass
-class Bot:
-    """An automation that speaks plain AMQP, signed in as itself."""
-
-    name: str
-    channel: AbstractChannel
-    replies: dict[str, "asyncio.Future[AbstractIncomingMessage]"] = field(default_factory=dict)
-
-    async def ask(self, message_id: str | None = None, **body: Any) -> KeyLease | GenerationResult:
-        """Ask for a key with direct reply-to, and read what is answered."""
-        correlation_id = secrets.token_hex(8)
-        waiting = self.replies[correlation_id] = asyncio.get_running_loop().create_future()
-        await self.send(
-            body, reply_to=DIRECT, message_id=message_id or correlation_id, correlation_id=correlation_id
-        )
-        async with asyncio.timeout(40):
-            reply = await waiting
-        if reply.type == "key.lease.v1":
-            return KeyLease.model_validate_json(reply.body)
-        assert reply.type == "generation.result.v1"
-        return GenerationResult.model_validate_json(reply.body)
-
-    async def lease(self, message_id: str | None = None, **body: Any) -> KeyLease:
-        lease = await self.ask(message_id, **body)
-        assert isinstance(lease, KeyLease), lease
-        return lease
-
-    async def refusal(self, **body: Any) -> tuple[str, str]:
-        """The code and the message of a request that fails."""
-        result = await self.ask(**body)
-        assert isinstance(result, GenerationResult), result
-        assert result.status == "failed"
-        assert result.error is not None
-        return result.error.code, result.error.message
-
-    async def send(self, body: dict[str, Any], **properties: Any) -> None:
-        exchange = await self.channel.get_exchange("requests", ensure=False)
-        message = Message(json.dumps(body).encode(), type="key.lease.request.v1", **properties)
-        await exchange.publish(message, f"leases.{self.name}")
-
-    async def report(self, lease: KeyLease, report_id: str, **said: Any) -> None:
-        body = {
-            "lease_id": lease.lease_id,
-            "report_id": report_id,
-            "model": "gpt-4o-mini",
-            "outcome": "ok",
-            **said,
-        }
-        await self.tell("usage.reported.v1", body)
-
-    async def tell(self, message_type: str, body: dict[str, Any]) -> None:
-        exchange = await self.channel.get_exchange("events", ensure=False)
-        message = Message(json.dumps(body).encode(), type=message_type)
-        await exchange.publish(message, f"usage.reported.{self.name}")
-
-
-@asynccontextmanager
-async def signed_in(world: World, name: str) -> AsyncIterator[Bot]:
-    async with await connect(world.url_of(name)) as connection:
-        bot = Bot(name, await connection.channel())
-        direct = await bot.channel.get_queue(DIRECT, ensure=False)
-
-        async def take(message: AbstractIncomingMessage) -> None:
-            # A worker that is killed before it acknowledges has its answers repeated.
-            if (waiting := bot.replies.pop(message.correlation_id or "", None)) is not None:
-                waiting.set_result(message)
-
-        await direct.consume(take, no_ack=True)
-        yield bot
-
-
-async def add_bot(world: World) -> str:
-    """An automation that may lease keys."""
-    name = await world.add_automation()
-    await world.provisioner.change(name, {"allow_leases": True}, actor="test")
-    return name
-
-
-async def call(world: World, lease: KeyLease, api_key: str | None = None) -> dict[str, Any]:
-    """Call the provider with a leased key; its answer."""
-    if api_key is None:
-        assert lease.api_key is not None
-        api_key = lease.api_key.get_secret_value()
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
-    async with world.simulator.session.post(
-        f"{lease.base_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {api_key}"}
-    ) as response:
-        assert response.status == 200, await response.text()
-        answer: dict[str, Any] = await response.json()
-        return answer
-
-
-def tokens_of(answer: dict[str, Any]) -> dict[str, int]:
-    usage = answer["usage"]
-    return {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
-
-
-async def document(world: World, lease: KeyLease) -> Document:
-    found = await world.mongo.leases.find_one({"_id": lease.lease_id})
-    assert found is not None
-    return found
-
-
-async def has_status(world: World, lease: KeyLease, status: str) -> None:
-    async def there() -> bool:
-        return bool((await document(world, lease))["status"] == status)
-
-    await eventually(there, f"{lease.lease_id} is {status}")
-
-
-async def key_document(world: World, bot: str) -> Document:
-    found = await world.mongo.keys.find_one({"automation_id": bot})
-    assert found is not None
-    return found
-
-
-async def counted(world: World, bot: str) -> tuple[int, int, int, int]:
-    """What counts of a bot's key: requests and tokens of its minute, calls in flight, tokens of its day."""
-    key = await key_document(world, bot)
-    leased, window = key.get("leased", []), key.get("window", [])
-    requests = sum(entry["n"] for entry in (*window, *leased))
-    tokens = sum(entry["t"] for entry in (*window, *leased))
-    in_flight = sum(hold["n"] for hold in (*key.get("held", []), *leased))
-    day = key.get("day_tokens", 0) + sum(hold["t"] for hold in (*key.get("held", []), *leased))
-    return requests, tokens, in_flight, day
-
-
-async def let_it_end(world: World, lease: KeyLease) -> None:
-    """Let a lease's end, and the time for reports after it, be over."""
-    past = datetime.now(UTC) - timedelta(minutes=10)
-    await world.mongo.leases.update_one({"_id": lease.lease_id}, {"$set": {"expires_at": past}})
-
-
-async def dead_letter(world: World, text: str) -> str:
-    """The reason of the dead letter whose body has a text."""
-    reasons: list[str] = []
-
-    async def dead() -> bool:
-        async with world.connection.channel() as reading:
-            queue = await reading.get_queue("dead", ensure=False)
-            while (letter := await queue.get(fail=False)) is not None:
-                if text.encode() in letter.body:
-                    reasons.append(str(letter.headers["x-keyway-reason"]))
-                    await letter.ack()
-                    return True
-        return False
-
-    await eventually(dead, f"a dead letter with {text}")
-    return reasons[0]
-
-
-async def assert_books_are_even(world: World, bot: str) -> None:
-    for dimension in ("key", "automation", "model"):
-        await world.assert_totals_equal_ledger(bot, dimension)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +83,7 @@ async def test_a_lease_counts_in_every_minute_until_it_is_over_since_its_call_ma
     async with signed_in(leasing, name) as bot:
         await bot.lease(ttl_s=600)
         # As if more than a minute had gone by since the grant.
-        long_ago: Document = {"$set": {"window": []}}
+        long_ago: dict[str, Any] = {"$set": {"window": []}}
         await leasing.mongo.keys.update_one({"automation_id": name}, long_ago)
         assert (await bot.refusal())[0] == "deadline_exceeded"
 
@@ -331,7 +174,7 @@ async def test_a_key_that_is_still_to_show_that_it_works_is_not_lent_while_there
 ) -> None:
     name = await add_bot(leasing)
     await leasing.add_key(name, "Primary")
-    on_trial: Document = {"$set": {"health.failures": 5}}
+    on_trial: dict[str, Any] = {"$set": {"health.failures": 5}}
     await leasing.mongo.keys.update_one({"automation_id": name}, on_trial)
     async with signed_in(leasing, name) as bot:
         assert (await bot.refusal())[0] == "provider_unavailable"
@@ -391,39 +234,6 @@ async def test_a_lease_goes_to_a_queue_of_the_automation_too_and_is_never_persis
         await replies.close()
 
 
-@pytest.mark.parametrize("address", ["queue", "direct", "made up"])
-async def test_a_lease_that_can_not_be_delivered_is_closed_without_a_charge(
-    world: World, address: str
-) -> None:
-    name = await add_bot(world)
-    await world.add_key(name, "Primary")
-    mark = secrets.token_hex(8)
-    reply_to = {"queue": f"replies.{name}.gone", "direct": DIRECT, "made up": f"{DIRECT}.g1h3==.xyz"}[address]
-    async with signed_in(world, name) as bot:
-        await bot.send({"model": mark}, reply_to=reply_to)
-    # Who asked is gone before there is an answer.
-    await world.start_leasing()
-    await world.start_accounting()
-
-    async def closed() -> bool:
-        query = {"automation_id": name, "status": "closed", "model": mark}
-        return await world.mongo.leases.count_documents(query) == 1
-
-    await eventually(closed, "the lease that nobody got is closed", within_s=60)
-
-    async def free() -> bool:
-        return await counted(world, name) == (0, 0, 0, 0)
-
-    await eventually(free, "nothing of it counts")
-    past = {"$set": {"expires_at": datetime.now(UTC) - timedelta(minutes=10)}}
-    await world.mongo.leases.update_many({"automation_id": name}, past)
-    async with signed_in(world, name) as bot:
-        lease = await bot.lease()
-        await bot.report(lease, "r-1", total_tokens=3)
-        (row,) = await world.accounted(name, 1)
-    assert row["request_id"] == lease.lease_id
-
-
 async def test_asked_twice_with_one_id_an_automation_has_one_lease(leasing: World) -> None:
     name = await add_bot(leasing)
     await leasing.add_key(name, "Primary")
@@ -440,286 +250,3 @@ async def test_asked_twice_with_one_id_an_automation_has_one_lease(leasing: Worl
         await let_it_end(leasing, first)
         fourth = await bot.lease("m-1")
         assert fourth.lease_id != first.lease_id
-
-
-async def test_a_report_counts_once_though_it_is_published_twice(leasing: World) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease(model="gpt-4o-mini", estimated_tokens=700)
-        used = tokens_of(await call(leasing, lease))
-        for _ in range(3):
-            await bot.report(lease, "r-1", **used)
-        await bot.report(lease, "r-2", outcome="rate_limited")
-        rows = await leasing.accounted(name, 2)
-        assert sorted(row["event_id"] for row in rows) == [f"{lease.lease_id}:r-{n}" for n in (1, 2)]
-        lease_document = await document(leasing, lease)
-        assert (lease_document["reports"], lease_document["reported_tokens"]) == (2, used["total_tokens"])
-    await assert_books_are_even(leasing, name)
-    assert (await counted(leasing, name))[3] == used["total_tokens"]
-
-
-async def test_nobody_books_on_anothers_lease_or_in_anothers_name(leasing: World) -> None:
-    name, thief = await add_bot(leasing), await add_bot(leasing)
-    key_id = await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot, signed_in(leasing, thief) as other:
-        lease = await bot.lease()
-        await other.report(lease, (mark := secrets.token_hex(8)), total_tokens=10_000)
-        assert await dead_letter(leasing, mark) == f"{thief} has no such lease"
-        forged = {
-            "event_id": (mark := secrets.token_hex(8)),
-            "request_id": "r-1",
-            "automation_id": name,
-            "key_id": key_id,
-            "key_alias": "Primary",
-            "path": "/moderations",
-            "model": "gpt-4o-mini",
-            "outcome": "auth_failed",
-            "cost_nanousd": 10**15,
-            "price_known": True,
-            "latency_ms": 1,
-            "reserved_tokens": 0,
-            "occurred_at": datetime.now(UTC).isoformat(),
-        }
-        await other.tell("usage.recorded.v1", forged)
-        assert "does not go with routing key" in await dead_letter(leasing, mark)
-    assert await leasing.ledger(name) == []
-    assert (await leasing.key(name, "Primary"))["status"] == "active"
-    assert (await document(leasing, lease))["status"] == "open"
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        ({"total_tokens": 10**30}, "expected at most"),
-        ({"prompt_tokens": 10**9}, "expected at most"),
-        ({"model": "m" * 300}, "report_id and model: expected"),
-        ({"outcome": "splendid"}, "outcome: "),
-        ({"total_tokens": -1}, "total_tokens: "),
-    ],
-)
-async def test_a_report_that_can_not_be_true_is_dead_lettered_and_stops_nobody(
-    leasing: World, said: dict[str, Any], reason: str
-) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease()
-        await bot.report(lease, (mark := secrets.token_hex(8)), **said)
-        assert (await dead_letter(leasing, mark)).startswith(reason)
-        await bot.report(lease, "r-2", prompt_tokens=1, completion_tokens=2)
-        (row,) = await leasing.accounted(name, 1)
-    assert row["total_tokens"] == 3
-
-
-async def test_what_an_automation_reports_of_a_key_has_the_provider_asked_and_changes_no_status_by_itself(
-    leasing: World,
-) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease()
-        await bot.report(lease, "r-1", outcome="auth_failed")
-        await bot.report(lease, "r-2", outcome="quota_exhausted")
-
-        async def asked() -> bool:
-            return any(call["path"] == "/models" for call in await leasing.journal(name))
-
-        await eventually(asked, "the provider is asked whether it takes the key")
-        await leasing.accounted(name, 2)
-        assert (await leasing.key(name, "Primary"))["status"] == "active"
-        await leasing.script(name, "Primary", invalid=True)
-        await bot.report(lease, "r-3", outcome="auth_failed")
-
-        async def stopped() -> bool:
-            return bool((await leasing.key(name, "Primary"))["status"] == "error")
-
-        await eventually(stopped, "a key that the provider refuses is in error")
-
-
-async def test_an_unreported_lease_is_charged_at_its_estimate_once_and_marked_so(leasing: World) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease(model="gpt-4o-mini", estimated_tokens=700)
-        await let_it_end(leasing, lease)
-        (row,) = await leasing.accounted(name, 1)
-        assert (row["source"], row["outcome"], row["tokens_estimated"]) == ("lease", "ambiguous", True)
-        assert (row["total_tokens"], row["request_id"]) == (700, lease.lease_id)
-        assert row["cost_nanousd"] > 0
-        await has_status(leasing, lease, "charged")
-        await bot.report(lease, (mark := secrets.token_hex(8)), total_tokens=5)
-        assert "charged at its estimate" in await dead_letter(leasing, mark)
-    assert len(await leasing.ledger(name)) == 1
-
-    async def ended() -> bool:
-        _, tokens, in_flight, day = await counted(leasing, name)
-        return (tokens, in_flight, day) == (0, 0, 700)
-
-    await eventually(ended, "it counts in the day alone")
-    await assert_books_are_even(leasing, name)
-
-
-async def test_a_lease_outlives_its_worker_and_is_charged_once_though_accounting_is_killed_too(
-    world: World,
-) -> None:
-    name = await add_bot(world)
-    await world.add_key(name, "Primary", limits=Limits(requests_per_minute=1))
-    worker = await world.start_leasing()
-    async with signed_in(world, name) as bot:
-        lease = await bot.lease("m-1", model="gpt-4o-mini", estimated_tokens=700)
-        await worker.stop(signal.SIGKILL)
-        await let_it_end(world, lease)
-        for _ in range(3):
-            accounting = await world.start_accounting()
-            await accounting.stop(signal.SIGKILL)
-        await asyncio.gather(world.start_accounting(), world.start_accounting())
-        await has_status(world, lease, "charged")
-        await world.start_leasing()
-        assert (await bot.lease("m-2", ttl_s=1)).lease_id != lease.lease_id
-    (row,) = await world.accounted(name, 1)
-    assert row["total_tokens"] == 700
-    await assert_books_are_even(world, name)
-
-
-async def test_a_request_that_is_delivered_again_when_its_lease_is_over_gets_no_second_one(
-    world: World,
-) -> None:
-    name = await add_bot(world)
-    await world.add_key(name, "Primary")
-    await world.start_leasing()
-    async with signed_in(world, name) as bot:
-        lease = await bot.lease("m-1")
-        await let_it_end(world, lease)
-        # As a worker that dies before it acknowledges leaves it.
-        async with world.connection.channel() as channel:
-            queue = await channel.get_queue(f"leases.{name}", ensure=False)
-            for service in world.services:
-                await service.stop()
-            await bot.send({}, reply_to=DIRECT, message_id="m-1", correlation_id="c-1")
-            bot.replies["c-1"] = asyncio.get_running_loop().create_future()
-            repeated = bot.replies["c-1"]
-            delivery = await queue.get(timeout=10)
-            await delivery.nack(requeue=True)
-        await world.start_leasing()
-        async with asyncio.timeout(40):
-            reply = await repeated
-        result = GenerationResult.model_validate_json(reply.body)
-        assert result.error is not None
-        assert result.error.code == "deadline_exceeded"
-    assert await world.mongo.leases.count_documents({"automation_id": name}) == 1
-
-
-async def test_a_lease_of_a_killed_worker_still_counts_and_is_given_again(world: World) -> None:
-    name = await add_bot(world)
-    await world.add_key(name, "Primary", limits=Limits(max_in_flight=1))
-    worker = await world.start_leasing()
-    async with signed_in(world, name) as bot:
-        lease = await bot.lease("m-1", estimated_tokens=700)
-        await worker.stop(signal.SIGKILL)
-        # What the worker itself held would have lapsed by now.
-        gone: Document = {"$set": {"held": []}}
-        await world.mongo.keys.update_one({"automation_id": name}, gone)
-        await world.start_leasing()
-        assert (await bot.refusal())[0] == "deadline_exceeded"
-        assert (await bot.lease("m-1")).lease_id == lease.lease_id
-        assert (await counted(world, name))[2] == 1
-
-
-@pytest.mark.parametrize("how", ["disabled", "removed"])
-async def test_the_leases_of_a_key_that_a_person_stops_are_revoked_and_charged_all_the_same(
-    leasing: World, how: str
-) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease("m-1", estimated_tokens=700)
-        if how == "disabled":
-            await leasing.keys.set_status(name, "Primary", "disabled", "test")
-        else:
-            await leasing.keys.remove(name, "Primary")
-        await has_status(leasing, lease, "revoked")
-        again = await bot.ask("m-1")
-        assert isinstance(again, GenerationResult)
-        assert again.error is not None
-        assert again.error.code == "no_usable_key"
-        status, stdout, _ = await leasing.cli("leases", "list", "--automation", name, "--json")
-        assert status == 0
-        (listed,) = json.loads(stdout)
-        assert (listed["lease_id"], listed["status"]) == (lease.lease_id, "revoked")
-        assert listed["revoked_at"] is not None
-    await let_it_end(leasing, lease)
-    (row,) = await leasing.accounted(name, 1)
-    assert row["total_tokens"] == 700
-
-
-async def test_new_automations_are_served_without_a_restart_and_after_a_lost_connection(world: World) -> None:
-    await world.start_accounting()
-    await world.start_leasing()
-    name = await add_bot(world)
-    await world.add_key(name, "Primary")
-    async with signed_in(world, name) as bot:
-        first = await bot.lease()
-        ours: list[str] = []
-
-        async def are_listed() -> bool:
-            listed = await world.admin.call("GET", "vhosts/{vhost}/connections")
-            named = ("keyway leasing ", "keyway leases ")
-            ours[:] = [c["name"] for c in listed if c.get("user_provided_name", "").startswith(named)]
-            return len(ours) == 2
-
-        await eventually(are_listed, "the worker's connections in the management API")
-        for connection in ours:
-            await world.admin.call("DELETE", f"connections/{quote(connection, safe='')}")
-        assert (await bot.lease()).lease_id != first.lease_id
-
-
-async def test_leases_are_listed_for_people_with_who_has_what_until_when(leasing: World) -> None:
-    name = await add_bot(leasing)
-    await leasing.add_key(name, "Primary")
-    async with signed_in(leasing, name) as bot:
-        lease = await bot.lease(estimated_tokens=700)
-        status, stdout, _ = await leasing.cli("leases", "list", "--automation", name, COLUMNS="200")
-        assert status == 0
-        for text in (f"{name}/Primary", lease.lease_id, "open", "700"):
-            assert text in stdout
-        await bot.report(lease, "r-1", total_tokens=12)
-        await has_status(leasing, lease, "reported")
-        _, stdout, _ = await leasing.cli("leases", "list", "--json", "--automation", name)
-        (listed,) = json.loads(stdout)
-        assert (listed["status"], listed["tokens"], listed["reported_tokens"]) == ("reported", 700, 12)
-
-
-async def test_a_leased_key_is_in_no_collection_log_or_message_but_the_lease(world: World) -> None:
-    name = await add_bot(world)
-    await world.add_key(name, "Primary")
-    await world.start_accounting()
-    await world.start("leasing", ready="leasing_ready", KEYWAY_LOG_LEVEL="debug")
-    heard: list[bytes] = []
-    async with world.connection.channel() as channel:
-        tap = await channel.declare_queue(exclusive=True)
-        for exchange in ("requests", "events", "dead"):
-            await tap.bind(await channel.declare_exchange(exchange, ExchangeType.TOPIC, durable=True), "#")
-
-        async def hear(message: AbstractIncomingMessage) -> None:
-            heard.append(message.body + str(message.headers).encode())
-
-        await tap.consume(hear, no_ack=True)
-        async with signed_in(world, name) as bot:
-            lease = await bot.lease("m-1")
-            assert lease.api_key is not None
-            assert lease.api_key.get_secret_value() == world.api_keys[0]
-            await bot.send({}, reply_to=f"replies.{name}.gone")
-            await bot.send({"mark": (mark := secrets.token_hex(8))}, reply_to=DIRECT)
-            await bot.report(lease, "r-1", total_tokens=3)
-            await world.accounted(name, 1)
-            await dead_letter(world, mark)
-        _, stdout, stderr = await world.cli("leases", "list", "--json")
-    places = {str(path): path.read_bytes() for path in world.folder.rglob("*") if path.is_file()}
-    places |= {"messages": b"\n".join(heard), "commands": (stdout + stderr).encode()}
-    for collection in await world.mongo.database.list_collection_names():
-        documents = world.mongo.database[collection].find()
-        places[collection] = b"".join([bson.encode(d) async for d in documents])
-    assert len(places["leases"]) > 100
-    for place, content in places.items():
-        assert world.api_keys[0].encode() not in content, f"the key is in {place}"
