@@ -3,7 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self
 
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -11,9 +11,6 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from contracts import names
 from infra.direct_addresses import DirectAddresses
 from tests.harness import World, eventually
-
-if TYPE_CHECKING:
-    import aiormq
 
 
 def result(request_id: str, bot: str, **changes: Any) -> dict[str, Any]:
