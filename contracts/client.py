@@ -76,6 +76,7 @@ class Keyway:
         self._requests = RequestReply(self._connection)
         self._streams = StreamChannels(self._connection)
         self._declared: set[str] = set()
+        self._declaring = asyncio.Lock()
         self._under_way = UnderWay()
         self._heartbeats = Heartbeats(
             self._connection, self._automation_id, self._under_way, version=version, interval_s=heartbeat_s
@@ -257,9 +258,10 @@ class Keyway:
         )
         try:
             async with asyncio.timeout(timeout):
-                if reply_queue not in self._declared:
-                    await declare_reply_queue(self._connection, reply_queue)
-                    self._declared.add(reply_queue)
+                async with self._declaring:
+                    if reply_queue not in self._declared:
+                        await declare_reply_queue(self._connection, reply_queue)
+                        self._declared.add(reply_queue)
                 await self._requests.tell(message, self._lane)
         except TimeoutError:
             raise ReplyTimeoutError(request_id, timeout) from None

@@ -201,11 +201,12 @@ class BrokerConnection:
         connection = Connection(self._url if user is None else self._url.with_user(user))
         try:
             async with asyncio.timeout(BROKER_TIMEOUT_S):
-                await connection.connect()
-        except asyncio.CancelledError:
-            if _cancellations():
-                raise
-            raise ConnectionError("the connection ended while it was opened") from None
+                await on_channel(connection.connect())
+        except ChannelLostError as error:
+            raise (error.__cause__ or ConnectionError("it ended while it was opened")) from None
+        except BaseException:
+            await close(connection)
+            raise
         return connection
 
 

@@ -3,18 +3,14 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self
 
 from aio_pika import Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp.commands import Queue
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from contracts import names
+from infra.direct_addresses import DirectAddresses
 from tests.harness import World, eventually
-
-if TYPE_CHECKING:
-    import aiormq
 
 
 def result(request_id: str, bot: str, **changes: Any) -> dict[str, Any]:
@@ -49,7 +45,7 @@ class Asked:
     bot: str
     message: AbstractIncomingMessage
     channel: AbstractChannel
-    connection: AbstractConnection
+    addresses: DirectAddresses
 
     @property
     def request_id(self) -> str:
@@ -81,22 +77,9 @@ class Asked:
         """Wait until the broker knows of nobody at the reply address."""
 
         async def is_gone() -> bool:
-            async with self.connection.channel() as looks:
-                channel = cast("aiormq.Channel", await looks.get_underlay_channel())
-                try:
-                    await channel.rpc(_DeclareAddress(queue=self.message.reply_to or "", passive=True))
-                except ChannelNotFoundEntity:
-                    return True
-                return False
+            return not await self.addresses.is_there(self.message.reply_to or "")
 
         await eventually(is_gone, "the reply address gone")
-
-
-class _DeclareAddress(Queue.Declare):
-    """Names a direct address, whose characters pamqp takes for none of a queue's."""
-
-    def validate(self) -> None:
-        """Leave it to the broker."""
 
 
 class Responder:
@@ -109,6 +92,7 @@ class Responder:
 
     async def __aenter__(self) -> Self:
         self._channel = await self._world.connection.channel()
+        self._addresses = DirectAddresses(self._world.connection)
         lane = await self._channel.get_queue(self._queue, ensure=False)
         await lane.consume(self._take, no_ack=True)
         return self
@@ -117,7 +101,7 @@ class Responder:
         await self._channel.close()
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
-        self._taken.put_nowait(Asked(self._bot, message, self._channel, self._world.connection))
+        self._taken.put_nowait(Asked(self._bot, message, self._channel, self._addresses))
 
     async def take(self) -> Asked:
         """The next request."""

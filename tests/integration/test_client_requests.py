@@ -3,6 +3,7 @@
 import asyncio
 import tracemalloc
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aio_pika import Message
@@ -141,6 +142,29 @@ async def test_a_client_that_is_closed_ends_its_calls_and_takes_no_more(unserved
         await ask(keyway)
     with pytest.raises(ClientClosedError, match="use `async with"):
         await ask(Keyway(unserved.url_of(bot)))
+
+
+async def test_where_no_broker_is_the_error_says_where(unserved: World) -> None:
+    management = urlsplit(unserved.settings.amqp_admin_url.get_secret_value()).port
+    for port in (1, management):
+        with pytest.raises(PublishError, match=f"can't connect to RabbitMQ at 127.0.0.1:{port}") as raised:
+            async with Keyway(f"amqp://bot:secret-token@127.0.0.1:{port}/x"):
+                pass
+        assert "secret" not in str(raised.value)
+
+
+async def test_a_client_may_be_used_again_after_it_was_closed(unserved: World) -> None:
+    bot = await unserved.add_automation()
+    keyway = Keyway(unserved.url_of(bot))
+    async with Responder(unserved, bot) as worker:
+        for _ in range(2):
+            async with keyway:
+                asking = asyncio.ensure_future(ask(keyway))
+                await (await worker.take()).result()
+                await asking
+                async with keyway.stream("/responses", input="hello") as stream:
+                    await (await worker.take()).result()
+                    assert [chunk async for chunk in stream] == []
 
 
 async def test_an_unauthorised_user_gets_a_clear_error(unserved: World) -> None:
