@@ -21,8 +21,9 @@ from workers.console.request_timeline import Step, steps_of
 
 #: Requests under way that are shown.
 MOST_RUNNING = 200
-#: Rows that are read of the ledger, and of the journal, for one page.
-MOST_READ = 2000
+#: Rows that are read of the ledger, and of the journal, for one page: a few for each request, and more where
+#: that is not enough, as long as these are not read.
+ROWS_OF_REQUEST, MOST_READ = 3, 2000
 #: MongoDB's times have milliseconds.
 TICK = timedelta(milliseconds=1)
 FAILED_OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.OK]
@@ -128,10 +129,11 @@ class RequestLog:
             running = await self._running(wanted)
         if wanted.status is Status.RUNNING:
             return Page(running, None)
-        read = MOST_READ
+        read = ROWS_OF_REQUEST * most
         while True:
             ended, before = await self._ended(wanted, most, read)
-            if before is None or wanted.before is None or before < wanted.before:
+            goes_on = before is not None and (wanted.before is None or before < wanted.before)
+            if before is None or (goes_on and (len(ended) >= most or read >= MOST_READ)):
                 return Page(running + ended, before)
             read *= 4
 
