@@ -9,6 +9,7 @@ from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from workers.console.api.app import create_app
+from workers.console.pages.mount import mount_pages
 from workers.console.services import open_services
 
 log = structlog.get_logger()
@@ -26,8 +27,10 @@ async def run(settings: Settings) -> None:
     configure_logging(settings, "console")
     with _listening(settings) as listener:
         async with open_services(settings) as services:
+            app = create_app(services)
+            mount_pages(app, services)
             config = uvicorn.Config(
-                create_app(services),
+                app,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -15,6 +15,7 @@ from infra.provision import Provisioner
 from infra.settings import Settings
 from infra.vault import Vault
 from workers.console.access.audit import AuditLog
+from workers.console.access.operator_changes import OperatorChanges
 from workers.console.access.operators import Operators
 from workers.console.access.service_tokens import ServiceTokenDoor
 from workers.console.access.sessions import ApiTokens, Sessions
@@ -67,6 +68,10 @@ class Services:
     def sign_in(self) -> SignIn:
         """Checks passwords."""
         return SignIn(self.mongo)
+
+    def operator_changes(self, actor: str) -> OperatorChanges:
+        """Adds and changes operators, in somebody's name."""
+        return OperatorChanges(self.operators, self.api_tokens, self.audit, actor)
 
     @property
     def audit(self) -> AuditLog:

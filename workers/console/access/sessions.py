@@ -65,13 +65,18 @@ class Sessions:
         )
         return SecretStr(name)
 
-    async def caller(self, name: str) -> Caller | None:
-        """Who has this session; None where there is none, or it has ended."""
+    async def caller(self, name: str, *, active: bool = True) -> Caller | None:
+        """Who has this session; None where there is none, or it has ended.
+
+        Args:
+            name: what the browser's cookie holds.
+            active: whether somebody is at work, which keeps the session; a page that is merely open does not.
+        """
         found = await self._mongo.sessions.find_one({"_id": _hash(name)})
         now = datetime.now(UTC)
         if found is None or found["expires_at"] <= now or found["created_at"] + LONGEST <= now:
             return None
-        if now - found["seen_at"] > TOUCH:
+        if active and now - found["seen_at"] > TOUCH:
             await self._mongo.sessions.update_one(
                 {"_id": found["_id"]}, {"$set": {"seen_at": now, "expires_at": now + IDLE}}
             )

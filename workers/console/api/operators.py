@@ -97,8 +97,7 @@ async def add_operator(
     services: ServicesOf, caller: Admin, new: Annotated[NewOperator, Body()]
 ) -> OneTimePassword:
     """Add an operator, who gets a one-time password."""
-    password = await services.operators.add(new.username, new.role)
-    await services.audit.write(caller.actor, "operator.added", new.username, after={"role": new.role.value})
+    password = await services.operator_changes(caller.actor).add(new.username, new.role)
     return OneTimePassword(username=new.username, one_time_password=password.get_secret_value())
 
 
@@ -107,20 +106,14 @@ async def change_operator(
     services: ServicesOf, caller: Admin, username: Username, change: Annotated[OperatorChange, Body()]
 ) -> OperatorOut:
     """Change what an operator may do, or switch them on or off."""
-    before = await services.operators.find(username)
-    await services.operators.change(username, role=change.role, enabled=change.enabled)
-    after = await services.operators.find(username)
-    await services.audit.write(
-        caller.actor, "operator.changed", username, before=_rights(before), after=_rights(after)
-    )
-    return _out(after)
+    changes = services.operator_changes(caller.actor)
+    return _out(await changes.change(username, role=change.role, enabled=change.enabled))
 
 
 @router.post("/operators/{username}/one-time-password")
 async def reset_password(services: ServicesOf, caller: Admin, username: Username) -> OneTimePassword:
     """Give an operator a new one-time password; their sessions end."""
-    password = await services.operators.reset_password(username)
-    await services.audit.write(caller.actor, "operator.password_reset", username)
+    password = await services.operator_changes(caller.actor).reset_password(username)
     return OneTimePassword(username=username, one_time_password=password.get_secret_value())
 
 
@@ -133,18 +126,15 @@ async def list_tokens(services: ServicesOf, _: Admin) -> list[TokenOut]:
 @router.post("/tokens", status_code=201)
 async def add_token(services: ServicesOf, caller: Admin, new: Annotated[NewToken, Body()]) -> MadeToken:
     """Make a token for one's own scripts, with one's own rights or fewer."""
-    token_id, token = await services.api_tokens.add(caller.username, new.label, new.role, days=new.days)
-    await services.audit.write(
-        caller.actor, "token.made", token_id, after={"label": new.label, "role": new.role.value}
-    )
+    changes = services.operator_changes(caller.actor)
+    token_id, token = await changes.add_token(caller.username, new.label, new.role, days=new.days)
     return MadeToken(id=token_id, token=token.get_secret_value())
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
 async def remove_token(services: ServicesOf, caller: Admin, token_id: str) -> None:
     """Take a token back."""
-    await services.api_tokens.remove(token_id)
-    await services.audit.write(caller.actor, "token.removed", token_id)
+    await services.operator_changes(caller.actor).remove_token(token_id)
 
 
 @router.get("/audit")
@@ -169,7 +159,3 @@ def _out(operator: Operator) -> OperatorOut:
         must_change_password=operator.must_change_password,
         created_at=operator.created_at,
     )
-
-
-def _rights(operator: Operator) -> dict[str, str | bool]:
-    return {"role": operator.role.value, "enabled": operator.enabled}
