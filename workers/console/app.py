@@ -32,6 +32,7 @@ async def run(settings: Settings) -> None:
             config = uvicorn.Config(
                 app,
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 # Whoever reaches the console by HTTPS comes through a proxy on this machine.

@@ -26,6 +26,7 @@ from workers.console.dead_letter_changes import DeadLetterChanges
 from workers.console.dead_letters import DeadLetterDesk
 from workers.console.direct_keys import DirectKeys
 from workers.console.key_changes import KeyChanges
+from workers.console.key_table import KeyTable
 from workers.console.lanes import LaneDesk, QueueWatch
 from workers.console.model_totals import ModelTotals
 from workers.console.overview import Overviews
@@ -82,6 +83,11 @@ class Services:
     def automations(self) -> AutomationList:
         """Automations, with their keys and processes."""
         return AutomationList(self.mongo)
+
+    @property
+    def key_table(self) -> KeyTable:
+        """Keys, a part of them at a time."""
+        return KeyTable(self.mongo)
 
     @property
     def lanes(self) -> LaneDesk:

@@ -37,7 +37,7 @@ def rate(per_s: float) -> str:
 def duration(milliseconds: float | None) -> str:
     """A span of time in its two largest units."""
     if milliseconds is None:
-        return "–"
+        return "—"
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000

@@ -33,7 +33,7 @@ export default {
             </template>
             <template v-else-if="column.kind === 'time'">
               <local-time v-if="scope.row[column.name]" :at="scope.row[column.name]"></local-time>
-              <span v-else class="kw-none">–</span>
+              <span v-else class="kw-none">—</span>
             </template>
             <template v-else-if="column.kind === 'actions'">
               <div class="kw-actions">
@@ -41,7 +41,7 @@ export default {
                        :icon="action.icon" :label="action.label" @click="act(action.name, scope.row)" />
               </div>
             </template>
-            <span v-else>{{ scope.row[column.name] ?? '–' }}</span>
+            <span v-else>{{ scope.row[column.name] ?? '—' }}</span>
             <div v-if="column.note && scope.row[column.note]" class="kw-note">{{ scope.row[column.note] }}
               <template v-if="scope.row[column.note + '_until']">until <local-time :at="scope.row[column.note + '_until']"></local-time></template>
             </div>

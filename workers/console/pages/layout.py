@@ -48,7 +48,9 @@ def frame(visit: Visit, here: Entry, entries: Sequence[Entry]) -> Iterator[None]
         ui.element("div").classes("kw-grow")
         _who(visit, dark, theme)
     with ui.header().classes("kw-top lt-md"):
-        menu = ui.button(icon="menu", on_click=drawer.toggle).props('flat round dense aria-label="Menu"')
+        menu = ui.button(icon="menu", on_click=drawer.toggle, color=None).props(
+            'flat round dense aria-label="Menu"'
+        )
         menu.classes("kw-quiet")
         ui.label(here.title).classes("kw-top-title")
     with ui.element("main").classes("kw-main") as main:
@@ -78,13 +80,31 @@ def panel(title: str, text: str = "", *, tight: bool = False) -> Iterator[ui.ele
         yield section
 
 
-def empty(icon: str, title: str, text: str) -> ui.element:
+class Empty:
     """What stands where nothing is yet: what to do next."""
-    with ui.element("div").classes("kw-empty") as box:
-        ui.icon(icon)
-        ui.label(title).classes("kw-empty-title")
-        ui.label(text).classes("kw-muted")
-    return box
+
+    def __init__(self, icon: str, title: str = "", text: str = "") -> None:
+        """Show it."""
+        with ui.element("div").classes("kw-empty") as self._box:
+            ui.icon(icon)
+            self._title = ui.label(title).classes("kw-empty-title")
+            self._text = ui.label(text).classes("kw-muted")
+
+    def say(self, title: str, text: str) -> None:
+        """Say something else."""
+        self._title.text = title
+        self._text.text = text
+
+    def set_visibility(self, visible: bool) -> None:  # noqa: FBT001  # as all of NiceGUI's elements have it
+        """Show or hide it."""
+        self._box.set_visibility(visible)
+
+
+@contextmanager
+def facts() -> Iterator[None]:
+    """A list of names and values: make them in turn."""
+    with ui.element("div").classes("kw-facts"):
+        yield
 
 
 def local_time(at: str) -> ui.element:
@@ -124,7 +144,9 @@ def _who(visit: Visit, dark: ui.dark_mode, theme: Theme) -> None:
         with ui.element("div").classes("kw-who-name"):
             ui.label(visit.caller.username).classes("kw-ellipsis")
             ui.label(visit.caller.role.value).classes("kw-muted")
-        with ui.button(icon=THEME_ICONS[theme], on_click=turn).props("flat round dense") as button:
+        with ui.button(icon=THEME_ICONS[theme], on_click=turn, color=None).props(
+            "flat round dense"
+        ) as button:
             tooltip = ui.tooltip(f"Colours: {theme}")
         button.props(f'aria-label="Colours: {theme}"').classes("kw-quiet")
         password = ui.element("a").props(f'href="{PASSWORD}" aria-label="Change password"')
@@ -132,6 +154,8 @@ def _who(visit: Visit, dark: ui.dark_mode, theme: Theme) -> None:
             ui.icon("key")
             ui.tooltip("Change password")
         with ui.element("form").props(f'method=post action="{SIGN_OUT}"'):
-            with ui.button(icon="logout").props('type=submit flat round dense aria-label="Sign out"') as out:
+            with ui.button(icon="logout", color=None).props(
+                'type=submit flat round dense aria-label="Sign out"'
+            ) as out:
                 ui.tooltip("Sign out")
             out.classes("kw-quiet")

@@ -23,7 +23,9 @@ class Live:
     `QueueWatch`), so that many open pages cost as little as one.
     """
 
-    def __init__(self, visit: Visit, refresh: Callable[[], Awaitable[None]], every_s: float = EVERY_S) -> None:
+    def __init__(
+        self, visit: Visit, refresh: Callable[[], Awaitable[None]], every_s: float = EVERY_S
+    ) -> None:
         """Take the page, and what brings it up to date."""
         self._visit = visit
         self._refresh = refresh
@@ -44,9 +46,13 @@ class Live:
         ui.on("keyway-seen", seen)
 
     async def now(self) -> None:
-        """Bring it up to date; where that fails, the page says so and stays as it was."""
+        """Bring it up to date."""
+        await self.attempt(self._refresh)
+
+    async def attempt(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Read something; where that fails, the page says so and stays as it was."""
         try:
-            await self._refresh()
+            await read()
         except PlatformError as error:
             self._fails(sentence(str(error)))
         except PyMongoError as error:

@@ -11,9 +11,10 @@ from nicegui import ui
 
 from workers.console.access.operators import Role
 from workers.console.api.callers import cookie_name
-from workers.console.pages import overview, sign_in
+from workers.console.pages import automations, dead_letters, keys, overview, queues, sign_in
 from workers.console.pages.door import ASSETS, PREFIX, SIGN_IN, Door
 from workers.console.pages.layout import Entry, frame
+from workers.console.pages.shared import SharedReads
 from workers.console.pages.visit import Visit
 from workers.console.services import Services
 
@@ -34,6 +35,10 @@ class Page:
 
 PAGES = (
     Page(Entry("/", "Overview", "space_dashboard"), overview.build),
+    Page(Entry("/keys", "Keys", "key"), keys.build),
+    Page(Entry("/automations", "Automations", "smart_toy"), automations.build),
+    Page(Entry("/queues", "Queues", "stacks"), queues.build),
+    Page(Entry("/dead-letters", "Dead letters", "unsubscribe"), dead_letters.build),
 )
 
 
@@ -41,8 +46,9 @@ def mount_pages(app: FastAPI, services: Services) -> None:
     """Put the pages onto the application of the HTTP API, below `/console`."""
     app.include_router(sign_in.router)
     app.mount(ASSETS, StaticFiles(directory=Path(__file__).parent / "assets"))
+    shared = SharedReads(services)
     for page in PAGES:
-        _register(page, services)
+        _register(page, services, shared)
     ui.run_with(
         app,
         mount_path=PREFIX,
@@ -57,7 +63,7 @@ def mount_pages(app: FastAPI, services: Services) -> None:
     app.add_middleware(Door, services=services)
 
 
-def _register(page: Page, services: Services) -> None:
+def _register(page: Page, services: Services, shared: SharedReads) -> None:
     async def show(request: Request) -> Response | None:
         session = request.cookies.get(cookie_name(services.settings), "")
         caller = await services.sessions.caller(session)
@@ -65,7 +71,7 @@ def _register(page: Page, services: Services) -> None:
             return RedirectResponse(SIGN_IN, 303)
         if not caller.role.allows(page.role):
             return RedirectResponse(f"{PREFIX}/", 303)
-        visit = Visit(services, request, session, caller)
+        visit = Visit(services, shared, request, session, caller)
         entries = [other.entry for other in PAGES if caller.role.allows(other.role)]
         with frame(visit, page.entry, entries):
             await page.build(visit)

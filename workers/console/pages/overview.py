@@ -8,15 +8,22 @@ from infra.mongo import Document
 from workers.console.overview import Overview
 from workers.console.pages.charts import TONES, stacked_bars
 from workers.console.pages.figures import compact, count, duration, iso, money, rate
-from workers.console.pages.layout import empty, heading, local_time, panel
+from workers.console.pages.layout import Empty, heading, local_time, panel
 from workers.console.pages.live import Live
 from workers.console.pages.visit import Visit
 
 #: Open alerts that are shown.
 MOST_ALERTS = 20
 #: Outcomes in the order in which they are stacked; what is not here stands on top.
-STACK = {"ok": TONES["good"], "rate_limited": TONES["warn"], "quota_exhausted": "#c77d00", "auth_failed": "#c92a2a",
-         "server_error": TONES["bad"], "timeout": "#9c5fe0", "connection_error": "#7048b6"}  # fmt: skip
+STACK = {
+    "ok": TONES["good"],
+    "rate_limited": TONES["warn"],
+    "quota_exhausted": "#c77d00",
+    "auth_failed": "#c92a2a",
+    "server_error": TONES["bad"],
+    "timeout": "#9c5fe0",
+    "connection_error": "#7048b6",
+}
 ELSE = TONES["idle"]
 
 
@@ -27,7 +34,7 @@ class Tile:
         """Make an empty one that leads to a page."""
         with ui.link(target=target).classes("kw-tile") as self._box:
             ui.label(label).classes("kw-tile-label")
-            self._value = ui.label("–").classes("kw-tile-value")
+            self._value = ui.label("—").classes("kw-tile-value")
             self._note = ui.label("").classes("kw-tile-note")
 
     def show(self, value: str, note: str, *, alarm: bool = False) -> None:
@@ -83,7 +90,9 @@ class _View:
     def _show_tiles(self, seen: Overview) -> None:
         today = seen.today
         failed = sum(number for outcome, number in seen.outcomes.items() if outcome != "ok")
-        self._asked.show(rate(seen.requests_per_s), f"{rate(seen.answers_per_s)} answers/s · {failed} failed calls")
+        self._asked.show(
+            rate(seen.requests_per_s), f"{rate(seen.answers_per_s)} answers/s · {failed} failed calls"
+        )
         self._waiting.show(count(seen.waiting), f"{count(seen.in_hand)} in hand of {seen.workers} workers",
                            alarm=seen.workers == 0)  # fmt: skip
         self._wait.show(duration(seen.queue_wait.p50_ms), f"p95 {duration(seen.queue_wait.p95_ms)}")
@@ -124,7 +133,7 @@ def _troubles(keys: dict[str, int]) -> str:
 
 def _show_alerts(alerts: list[Document]) -> None:
     if not alerts:
-        empty("check_circle", "Nothing is in trouble", "Keys that stop, and why, are told of here.")
+        Empty("check_circle", "Nothing is in trouble", "Keys that stop, and why, are told of here.")
         return
     for alert in alerts:
         with ui.element("div").classes("kw-list-row"):

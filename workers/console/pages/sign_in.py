@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import nicegui
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.templating import Jinja2Templates
@@ -14,8 +15,8 @@ from pydantic import SecretStr
 
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
+from workers.console.access.failures import TooManyFailuresError
 from workers.console.access.passwords import SHORTEST
-from workers.console.access.sign_in import TooManyFailuresError
 from workers.console.api.callers import (
     ServicesOf,
     caller_of,
@@ -27,6 +28,8 @@ from workers.console.pages.door import PASSWORD, PREFIX, SIGN_IN, SIGN_OUT
 from workers.console.pages.theme import theme_of
 
 router = APIRouter(include_in_schema=False)
+#: The fonts of the pages.
+FONTS = f"{PREFIX}/_nicegui/{nicegui.__version__}/static/fonts.css"
 #: The longest username and password that are looked at.
 LONGEST_USERNAME, LONGEST_PASSWORD = 128, 256
 #: Sign-in and password forms run no script at all.
@@ -135,6 +138,7 @@ def _form(
         "username": username,
         "shortest": SHORTEST,
         "theme": theme_of(request.cookies),
+        "fonts": FONTS,
     }
     return _templates.TemplateResponse(request, template, context, status, headers=POLICY)
 

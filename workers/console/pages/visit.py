@@ -14,6 +14,7 @@ from infra.mongo import PyMongoError
 from workers.console.access.operators import Role
 from workers.console.access.sessions import Caller
 from workers.console.pages.door import SIGN_IN
+from workers.console.pages.shared import SharedReads
 from workers.console.services import Services
 
 log = structlog.get_logger()
@@ -29,12 +30,14 @@ class Visit:
 
     Attributes:
         services: what it stands on.
+        shared: what the pages of this process read together.
         request: that the page was loaded with.
         session: its session's name.
         caller: who it was when it was loaded; what they may do now is asked for at each action.
     """
 
     services: Services
+    shared: SharedReads
     request: Request
     session: str
     caller: Caller
@@ -102,8 +105,13 @@ def leave() -> None:
 
 def say(text: str, *, good: bool = True) -> None:
     """Tell the operator something in passing; the text is shown as text, whatever stands in it."""
-    ui.notify(text, type="positive" if good else "negative", position="top", close_button="Close" if not good else False,
-              timeout=3500 if good else 9000, multi_line=len(text) > 80)  # fmt: skip
+    ui.notify(
+        text,
+        type="positive" if good else "negative",
+        position="top",
+        close_button=False if good else "Close",
+        timeout=3500 if good else 9000,
+    )
 
 
 def sentence(text: str) -> str:
