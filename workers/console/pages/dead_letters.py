@@ -13,7 +13,7 @@ from nicegui import ui
 from contracts import names
 from infra.dead_letter_facts import BODY_FIELDS, Wanted
 from workers.console.dead_letters import MOST_LISTED, Done
-from workers.console.pages.dialogs import confirm, danger, drawer, foot, plain
+from workers.console.pages.dialogs import confirm, drawer, foot, plain
 from workers.console.pages.figures import count, iso
 from workers.console.pages.grid import Column, Grid, Row, action
 from workers.console.pages.layout import Empty, facts, heading, local_time, panel
@@ -21,11 +21,10 @@ from workers.console.pages.live import Live
 from workers.console.pages.visit import Visit, say
 
 COLUMNS = [
-    Column("id", "Letter", "link"),
     Column("at", "Died", "time"),
-    Column("automation", "Automation"),
+    Column("request", "Request", "link", note="automation"),
     Column("reason", "Why"),
-    Column("request", "Request", "mono"),
+    Column("id", "Letter", "mono"),
 ]
 MASKED = "Headers and body are masked: they may hold prompts."
 
@@ -61,7 +60,7 @@ class _DeadLetters:
             ui.element("div").classes("kw-grow")
             if self._visit.is_admin:
                 plain("Replay all", self._replay_all, icon="replay")
-                danger("Drop all", self._drop_all, icon="delete")
+                plain("Drop all", self._drop_all, icon="delete").classes("kw-takes")
         self._busy = ui.linear_progress(show_value=False, size="3px").props("indeterminate")
         with panel("", tight=True):
             self._none = Empty(
@@ -146,7 +145,8 @@ class _DeadLetters:
     def _replay_all(self) -> None:
         confirm(
             f"Replay {self._which()}?",
-            "Each is published again, and leaves here once that is confirmed. A request that failed is done anew.",
+            "Each is published again, and leaves here once that is confirmed. "
+            "A request that failed is done anew.",
             "Replay all",
             self.replay,
             harmful=False,
@@ -209,7 +209,7 @@ def open_letter(
             ui.element("div").classes("kw-grow")
             with foot():
                 button = plain("Reveal", reveal, icon="visibility")
-                danger("Drop", drop_it, icon="delete")
+                plain("Drop", drop_it, icon="delete").classes("kw-takes")
                 plain("Replay", replay_it, icon="replay")
 
 
@@ -232,7 +232,7 @@ def _row(letter: dict[str, Any], *, with_actions: bool) -> Row:
         "at": iso(letter["died_at"] or letter["published_at"]),
         "automation": letter["automation_id"],
         "reason": letter["reason"][:500],
-        "request": letter["request_id"] or "—",
+        "request": letter["request_id"] or "no id",
     }
     if with_actions:
         shown["actions"] = [action("replay", "Replay", "replay"), action("drop", "Drop", "delete")]

@@ -20,6 +20,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def compact(number: float) -> str:
     """A number in at most five characters or so."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):

@@ -3,7 +3,7 @@ export default {
   template: `
     <q-table
       class="kw-grid" flat binary-state-sort
-      :class="{ 'kw-grid-single': pagination.rowsNumber <= 25 }"
+      :class="{ 'kw-grid-single': !paged || pagination.rowsNumber <= 25 }"
       :rows="rows" :columns="columns" :row-key="rowKey" :aria-label="label"
       v-model:pagination="page" :rows-per-page-options="[25, 50, 100]"
       @request="ask"
@@ -37,7 +37,7 @@ export default {
             </template>
             <template v-else-if="column.kind === 'actions'">
               <div class="kw-actions">
-                <q-btn v-for="action in scope.row[column.name]" :key="action.name" flat dense no-caps size="sm"
+                <q-btn v-for="action in scope.row[column.name]" :key="action.name" flat dense no-caps
                        :icon="action.icon" :label="action.label" @click="act(action.name, scope.row)" />
               </div>
             </template>
@@ -50,7 +50,7 @@ export default {
       </template>
     </q-table>
   `,
-  props: { rows: Array, columns: Array, rowKey: String, label: String, pagination: Object },
+  props: { rows: Array, columns: Array, rowKey: String, label: String, paged: Boolean, pagination: Object },
   emits: ["ask", "act"],
   data() {
     return { page: { ...this.pagination } };

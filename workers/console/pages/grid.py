@@ -70,6 +70,7 @@ class Grid(ui.element, component="grid.js"):
         key: str = "key",
         sort_by: str | None = None,
         descending: bool = False,
+        paged: bool = True,
         on_ask: Callable[[], Awaitable[None]] | None = None,
         on_act: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
@@ -81,6 +82,7 @@ class Grid(ui.element, component="grid.js"):
             key: the field that tells rows apart.
             sort_by: the column that it is sorted by at first.
             descending: whether the largest comes first.
+            paged: whether it has pages; else all rows that are given to `show` are there at once.
             on_ask: called when `asked` has changed; None: all rows are given to `show`.
             on_act: called with the name of an action (`open` for a link) and the key of its row.
         """
@@ -91,6 +93,7 @@ class Grid(ui.element, component="grid.js"):
         self._props["columns"] = [column.props() for column in columns]
         self._props["label"] = label
         self._props["row-key"] = key
+        self._props["paged"] = paged
         self._props["rows"] = []
         self._props["pagination"] = self._pagination(0)
         self.on("ask", self._asks)

@@ -7,7 +7,7 @@ from nicegui import ui
 
 from infra.mongo import Document
 from workers.console.pages.charts import line
-from workers.console.pages.dialogs import confirm, danger, drawer, foot, plain
+from workers.console.pages.dialogs import confirm, drawer, foot, plain
 from workers.console.pages.figures import count, duration, iso, percent
 from workers.console.pages.key_forms import LIMITS, change_limits
 from workers.console.pages.layout import facts, local_time
@@ -43,7 +43,7 @@ async def open_key(visit: Visit, view: KeyView, changed: Callable[[], Awaitable[
                     await changed()
 
             with foot():
-                danger(
+                plain(
                     "Remove",
                     lambda: confirm(
                         f"Remove {key.alias}?",
@@ -52,7 +52,7 @@ async def open_key(visit: Visit, view: KeyView, changed: Callable[[], Awaitable[
                         remove,
                     ),
                     icon="delete",
-                )
+                ).classes("kw-takes")
                 plain("Change limits", lambda: change_limits(visit, view, again), icon="tune")
 
 

@@ -11,7 +11,18 @@ from nicegui import ui
 
 from workers.console.access.operators import Role
 from workers.console.api.callers import cookie_name
-from workers.console.pages import automations, dead_letters, keys, overview, queues, sign_in
+from workers.console.pages import (
+    audit_log,
+    automations,
+    dead_letters,
+    keys,
+    operators,
+    overview,
+    queues,
+    requests,
+    sign_in,
+    usage,
+)
 from workers.console.pages.door import ASSETS, PREFIX, SIGN_IN, Door
 from workers.console.pages.layout import Entry, frame
 from workers.console.pages.shared import SharedReads
@@ -37,8 +48,12 @@ PAGES = (
     Page(Entry("/", "Overview", "space_dashboard"), overview.build),
     Page(Entry("/keys", "Keys", "key"), keys.build),
     Page(Entry("/automations", "Automations", "smart_toy"), automations.build),
-    Page(Entry("/queues", "Queues", "stacks"), queues.build),
+    Page(Entry("/requests", "Requests", "receipt_long"), requests.build),
+    Page(Entry("/queues", "Queues", "layers"), queues.build),
     Page(Entry("/dead-letters", "Dead letters", "unsubscribe"), dead_letters.build),
+    Page(Entry("/usage", "Usage", "bar_chart"), usage.build),
+    Page(Entry("/operators", "Operators", "group"), operators.build, Role.ADMIN),
+    Page(Entry("/audit", "Audit log", "history"), audit_log.build, Role.ADMIN),
 )
 
 

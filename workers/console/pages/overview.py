@@ -7,7 +7,7 @@ from nicegui import ui
 from infra.mongo import Document
 from workers.console.overview import Overview
 from workers.console.pages.charts import TONES, stacked_bars
-from workers.console.pages.figures import compact, count, duration, iso, money, rate
+from workers.console.pages.figures import compact, count, counted, duration, iso, money, rate
 from workers.console.pages.layout import Empty, heading, local_time, panel
 from workers.console.pages.live import Live
 from workers.console.pages.visit import Visit
@@ -90,15 +90,14 @@ class _View:
     def _show_tiles(self, seen: Overview) -> None:
         today = seen.today
         failed = sum(number for outcome, number in seen.outcomes.items() if outcome != "ok")
-        self._asked.show(
-            rate(seen.requests_per_s), f"{rate(seen.answers_per_s)} answers/s · {failed} failed calls"
-        )
-        self._waiting.show(count(seen.waiting), f"{count(seen.in_hand)} in hand of {seen.workers} workers",
+        answers = f"{rate(seen.answers_per_s)} answers/s"
+        self._asked.show(rate(seen.requests_per_s), f"{answers} · {counted(failed, 'failed call')}")
+        self._waiting.show(count(seen.waiting), f"{count(seen.in_hand)} in hand of {counted(seen.workers, 'worker')}",
                            alarm=seen.workers == 0)  # fmt: skip
         self._wait.show(duration(seen.queue_wait.p50_ms), f"p95 {duration(seen.queue_wait.p95_ms)}")
         self._provider.show(duration(seen.provider_time.p50_ms), f"p95 {duration(seen.provider_time.p95_ms)}")
         unpriced = f" · {count(today['unpriced'])} without a price" if today["unpriced"] else ""
-        self._spent.show(money(today["cost_nanousd"]), f"{count(today['attempts'])} calls{unpriced}")
+        self._spent.show(money(today["cost_nanousd"]), f"{counted(today['attempts'], 'call')}{unpriced}")
         self._tokens.show(
             compact(today["total_tokens"]),
             f"{compact(today['prompt_tokens'])} in · {compact(today['completion_tokens'])} out",
@@ -106,7 +105,7 @@ class _View:
         active, total = seen.keys.get("active", 0), sum(seen.keys.values())
         bad = seen.keys.get("error", 0)
         self._keys.show(f"{count(active)} of {count(total)}", _troubles(seen.keys), alarm=bad > 0)
-        self._dead.show(count(seen.dead), f"{count(seen.unbooked)} events wait for the books",
+        self._dead.show(count(seen.dead), f"{counted(seen.unbooked, 'event')} on the way to the books",
                         alarm=seen.dead > 0)  # fmt: skip
 
     def _show_chart(self, seen: Overview) -> None:

@@ -80,6 +80,7 @@ class _Queues:
                     Column("waiting", "Waiting", "number"),
                 ],
                 label="Keyway's own queues",
+                paged=False,
             )
 
     async def _search(self, event: Any) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 #: What was read is good for so long, in seconds.
 FRESH_S = 1.5
 #: Requests of the live tail.
-TAIL = 50
+TAIL = 30
 
 
 class Shared(Generic[T]):
