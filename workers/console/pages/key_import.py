@@ -10,6 +10,7 @@ from infra.errors import PlatformError
 from workers.console.api.keys import LARGEST_FILE, MOST_IMPORTED
 from workers.console.key_changes import Imported
 from workers.console.pages.dialogs import dialog, foot, plain, primary
+from workers.console.pages.figures import counted
 from workers.console.pages.grid import Column, Grid, Row, chip
 from workers.console.pages.visit import Visit, say, sentence
 from workers.keys.import_file import CSV_COLUMNS, BadLine, NewKey, read_keys
@@ -81,7 +82,7 @@ class _Import:
         self._lines, self._seen = lines, seen
         good = sum(line.problem is None for line in seen)
         self._summary.text = f"{good} of {len(seen)} lines can be imported."
-        self._go.text = f"Import {good} keys"
+        self._go.text = f"Import {counted(good, 'key')}"
         self._go.set_enabled(good > 0)
         self._upload.set_visibility(False)
         await self._show()

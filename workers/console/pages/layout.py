@@ -37,9 +37,9 @@ def frame(visit: Visit, here: Entry, entries: Sequence[Entry]) -> Iterator[None]
     theme = theme_of(visit.request.cookies)
     dark = ui.dark_mode(value=is_dark(theme))
     with (
-        ui.left_drawer(value=None, top_corner=True, bottom_corner=True)
+        ui.left_drawer(value=False, top_corner=True, bottom_corner=True)
         .classes("kw-nav")
-        .props(f"width=216 breakpoint={NARROW}") as drawer
+        .props(f"width=216 breakpoint={NARROW} show-if-above") as drawer
     ):
         _brand()
         with ui.element("nav").classes("kw-nav-entries").props('aria-label="Pages"'):
@@ -52,7 +52,7 @@ def frame(visit: Visit, here: Entry, entries: Sequence[Entry]) -> Iterator[None]
             'flat round dense aria-label="Menu"'
         )
         menu.classes("kw-quiet")
-        ui.label(here.title).classes("kw-top-title")
+        _brand()
     with ui.element("main").classes("kw-main") as main:
         yield
     ui.skip_link("Skip to the content", target=main)

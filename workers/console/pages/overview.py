@@ -92,10 +92,13 @@ class _View:
         failed = sum(number for outcome, number in seen.outcomes.items() if outcome != "ok")
         answers = f"{rate(seen.answers_per_s)} answers/s"
         self._asked.show(rate(seen.requests_per_s), f"{answers} · {counted(failed, 'failed call')}")
-        self._waiting.show(count(seen.waiting), f"{count(seen.in_hand)} in hand of {counted(seen.workers, 'worker')}",
-                           alarm=seen.workers == 0)  # fmt: skip
+        workers = counted(seen.workers, "worker")
+        self._waiting.show(
+            count(seen.waiting), f"{count(seen.in_hand)} in hand of {workers}", alarm=seen.workers == 0
+        )
         self._wait.show(duration(seen.queue_wait.p50_ms), f"p95 {duration(seen.queue_wait.p95_ms)}")
-        self._provider.show(duration(seen.provider_time.p50_ms), f"p95 {duration(seen.provider_time.p95_ms)}")
+        provider = seen.provider_time
+        self._provider.show(duration(provider.p50_ms), f"p95 {duration(provider.p95_ms)}")
         unpriced = f" · {count(today['unpriced'])} without a price" if today["unpriced"] else ""
         self._spent.show(money(today["cost_nanousd"]), f"{counted(today['attempts'], 'call')}{unpriced}")
         self._tokens.show(
