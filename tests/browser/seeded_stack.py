@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import SecretStr
 
 from contracts import KeywayError
-from infra.mongo import Document
 from tests.builders import ledger_row
 from tests.collector import Collector
 from tests.harness import World
@@ -22,7 +21,12 @@ from workers.keys.key import Limits
 PASSWORD = SecretStr("correct horse battery staple")
 DAYS = 30
 #: Models, and what a thousand tokens of each cost on average, in nano-USD.
-MODELS = {"gpt-4o-mini": 300_000, "gpt-4o": 5_000_000, "gpt-4.1-mini": 800_000, "text-embedding-3-small": 20_000}
+MODELS = {
+    "gpt-4o-mini": 300_000,
+    "gpt-4o": 5_000_000,
+    "gpt-4.1-mini": 800_000,
+    "text-embedding-3-small": 20_000,
+}
 AUTOMATIONS = {
     "campaign-mails": ("gpt-4o", 260),
     "invoice-reader": ("gpt-4.1-mini", 420),
@@ -66,7 +70,7 @@ async def seed(world: World) -> None:
 async def _write_books(world: World) -> None:
     chance = random.Random(7)
     now = datetime.now(UTC)
-    rows: list[Document] = []
+    rows: list[dict[str, Any]] = []
     keys = [key async for key in world.mongo.keys.find({}, {"automation_id": 1, "alias": 1})]
     for ago in range(DAYS, -1, -1):
         day = now - timedelta(days=ago)
@@ -114,7 +118,10 @@ async def _ask_on(world: World, automation: str) -> None:
     model, calls = AUTOMATIONS[automation]
     async with world.client(automation) as keyway, asyncio.TaskGroup() as group:
         while True:
-            body = {"model": model, "messages": [{"role": "user", "content": "Hello " * chance.randint(5, 90)}]}
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": "Hello " * chance.randint(5, 90)}],
+            }
             path = "/chat/completions"
             if model.startswith("text-embedding"):
                 path, body = "/embeddings", {"model": model, "input": "how do I return an item?"}

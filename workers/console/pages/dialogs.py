@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Any
 
 from nicegui import ui
@@ -12,19 +13,33 @@ Handler = Callable[..., Awaitable[Any] | None]
 
 def primary(text: str, on_click: Handler, icon: str | None = None) -> ui.button:
     """The one button that does what a page or a dialog is for."""
-    return ui.button(text, on_click=on_click, icon=icon).props("unelevated").classes("kw-button")
+    return (
+        ui.button(text, on_click=_of_the_page(on_click), icon=icon).props("unelevated").classes("kw-button")
+    )
 
 
 def plain(text: str, on_click: Handler, icon: str | None = None) -> ui.button:
     """Any other button."""
-    button = ui.button(text, on_click=on_click, icon=icon, color=None)
+    button = ui.button(text, on_click=_of_the_page(on_click), icon=icon, color=None)
     return button.props("unelevated").classes("kw-button kw-plain")
 
 
 def danger(text: str, on_click: Handler, icon: str | None = None) -> ui.button:
     """A button that takes something away."""
-    button = ui.button(text, on_click=on_click, icon=icon, color="negative")
+    button = ui.button(text, on_click=_of_the_page(on_click), icon=icon, color="negative")
     return button.props("unelevated").classes("kw-button")
+
+
+def _of_the_page(on_click: Handler) -> Callable[[], Awaitable[None]]:
+    """Run a handler as the page's, not as its button's: that may go away with its dialog meanwhile."""
+
+    async def run() -> None:
+        with ui.context.client:
+            result = on_click()
+            if isawaitable(result):
+                await result
+
+    return run
 
 
 @contextmanager
