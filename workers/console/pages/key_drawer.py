@@ -65,9 +65,9 @@ def _facts(view: KeyView) -> None:
     key, document = view.key, view.document
     with facts():
         ui.label("Status")
-        with ui.row(align_items="center").classes("q-gutter-none"):
+        with ui.element("div"):
             ui.label(key.status).classes(f"kw-chip kw-{KEY_TONES.get(key.status, 'idle')}")
-            ui.label(key.status_reason)
+            ui.label(key.status_reason).classes("kw-note")
         ui.label("Since")
         local_time(iso(document["status_since"]) or "")
         if until := iso(document.get("status_until")):

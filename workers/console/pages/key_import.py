@@ -134,6 +134,6 @@ def _row(line: Imported) -> Row:
         "line": line.line,
         "key": named or "—",
         "last_four": f"…{line.last_four}" if line.last_four else "—",
-        "becomes": chip("added", "good") if line.problem is None else chip("left out", "bad"),
+        "becomes": chip("to be added", "info") if line.problem is None else chip("left out", "bad"),
         "problem": line.problem or "",
     }

@@ -118,7 +118,11 @@ class _View:
         options: dict[str, Any] = stacked_bars(
             labels,
             [
-                (name, [part.outcomes.get(name, 0) for part in seen.recent], STACK.get(name, ELSE))
+                (
+                    name.replace("_", " "),
+                    [part.outcomes.get(name, 0) for part in seen.recent],
+                    STACK.get(name, ELSE),
+                )
                 for name in there
             ],
         )
@@ -142,6 +146,7 @@ def _show_alerts(alerts: list[Document]) -> None:
             with ui.element("div").classes("kw-list-main"):
                 ui.label(f"{alert['automation_id']} / {alert['label']}")
                 ui.label(alert["reason"]).classes("kw-note")
-            tone = "bad" if alert["kind"] == "key_error" else "warn"
-            ui.label(str(alert["kind"]).replace("_", " ")).classes(f"kw-chip kw-{tone}")
-            local_time(iso(alert["raised_at"]) or "").classes("kw-muted")
+            with ui.element("div").classes("kw-list-side"):
+                tone = "bad" if alert["kind"] == "key_error" else "warn"
+                ui.label(str(alert["kind"]).replace("_", " ")).classes(f"kw-chip kw-{tone}")
+                local_time(iso(alert["raised_at"]) or "").classes("kw-muted")
