@@ -35,7 +35,7 @@ async def search(page: Page) -> None:
     """Search for one automation of a thousand."""
     await page.locator(".kw-search input").first.fill("automation-0777")
     await page.wait_for_function(
-        "[...document.querySelectorAll('main tbody tr')].every(row => row.innerText.includes('0777'))"
+        "[...document.querySelector('main tbody').rows].every(row => row.innerText.includes('0777'))"
     )
 
 

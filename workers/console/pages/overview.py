@@ -12,8 +12,6 @@ from workers.console.pages.layout import Empty, heading, local_time, panel
 from workers.console.pages.live import Live
 from workers.console.pages.visit import Visit
 
-#: Open alerts that are shown.
-MOST_ALERTS = 20
 #: Outcomes in the order in which they are stacked; what is not here stands on top.
 STACK = {
     "ok": TONES["good"],
@@ -75,10 +73,8 @@ class _View:
                 self._list = ui.element("div").classes("kw-list")
 
     async def refresh(self) -> None:
-        services = self._visit.services
-        seen = await services.overviews.read()
-        found = services.mongo.alerts.find({"resolved_at": None}).sort("raised_at", -1).limit(MOST_ALERTS)
-        alerts = [alert async for alert in found]
+        seen = await self._visit.services.overviews.read()
+        alerts = await self._visit.shared.alerts()
         self._show_tiles(seen)
         self._show_chart(seen)
         if alerts != self._alerts or not self._list.default_slot.children:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from infra.mongo import Document
 from workers.console.automations import AutomationView
 from workers.console.lanes import Lane
 from workers.console.request_log import Page, RequestFilter
@@ -17,6 +18,8 @@ T = TypeVar("T")
 FRESH_S = 1.5
 #: Requests of the live tail.
 TAIL = 30
+#: Open alerts that are shown, the newest.
+MOST_ALERTS = 20
 
 
 class Shared(Generic[T]):
@@ -59,6 +62,7 @@ class SharedReads:
         self._services = services
         self.automations = Shared(self._served)
         self.tail = Shared(self._tail)
+        self.alerts = Shared(self._open_alerts)
 
     async def _served(self) -> list[Served]:
         views, lanes = await asyncio.gather(self._services.automations.read(), self._services.lanes.list())
@@ -67,3 +71,7 @@ class SharedReads:
 
     async def _tail(self) -> Page:
         return await self._services.requests.search(RequestFilter(), most=TAIL)
+
+    async def _open_alerts(self) -> list[Document]:
+        found = self._services.mongo.alerts.find({"resolved_at": None}).sort("raised_at", -1)
+        return [alert async for alert in found.limit(MOST_ALERTS)]
