@@ -8,6 +8,10 @@ export default {
       v-model:pagination="page" :rows-per-page-options="[25, 50, 100]"
       @request="ask"
     >
+      <template #header-cell="scope">
+        <q-th :props="scope" :tabindex="scope.col.sortable ? 0 : undefined" :aria-sort="sorted(scope.col)"
+              @keydown.enter="scope.col.sortable && scope.sort(scope.col)">{{ scope.col.label }}</q-th>
+      </template>
       <template #body="scope">
         <q-tr :props="scope">
           <q-td v-for="column in scope.cols" :key="column.name" :props="scope"
@@ -63,6 +67,10 @@ export default {
   methods: {
     ask({ pagination }) {
       this.$emit("ask", pagination);
+    },
+    sorted(column) {
+      if (column.name !== this.page.sortBy) return undefined;
+      return this.page.descending ? "descending" : "ascending";
     },
     act(name, row) {
       this.$emit("act", { name, key: row[this.rowKey] });
