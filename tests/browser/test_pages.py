@@ -164,7 +164,7 @@ async def test_five_hundred_keys_are_imported_from_csv(console: Console, sign_in
     assert await world.mongo.keys.count_documents({"automation_id": bot}) == 0, "a preview adds nothing"
     await tab.press(f"Import {MANY - 1} keys")
     await expect(tab.dialog().get_by_role("progressbar")).to_be_visible()
-    await expect(tab.dialog()).to_contain_text(f"Imported {MANY - 1} of {MANY - 1} keys.", timeout=120_000)
+    await expect(tab.dialog()).to_contain_text(f"Imported {MANY - 1} of {MANY - 1} keys.", timeout=300_000)
     assert await world.mongo.keys.count_documents({"automation_id": bot}) == MANY - 1
     await tab.press("Close")
     table = tab.page.get_by_label("Keys", exact=True)

@@ -65,7 +65,9 @@ class _Automations:
         with panel("", tight=True):
             self._none = Empty("smart_toy")
             columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
-            self._grid = Grid(columns, label="Automations", on_ask=self.live.now, on_act=self._act)
+            self._grid = Grid(
+                columns, label="Automations", on_ask=self.live.now, on_act=self.live.acting(self._act)
+            )
 
     async def _search(self, event: Any) -> None:
         self._text = event.value or ""

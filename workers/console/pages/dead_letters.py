@@ -67,7 +67,9 @@ class _DeadLetters:
                 "mark_email_read", "No dead letters", "What could not be done would be here, with its reason."
             )
             columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
-            self._grid = Grid(columns, label="Dead letters", key="id", on_ask=self._show, on_act=self._act)
+            self._grid = Grid(
+                columns, label="Dead letters", key="id", on_ask=self._show, on_act=self.live.acting(self._act)
+            )
         self._none.set_visibility(False)
         self._grid.set_visibility(False)
 

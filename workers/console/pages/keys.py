@@ -78,7 +78,7 @@ class _Keys:
         with panel("", tight=True):
             self._none = Empty("key_off")
             columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
-            self._grid = Grid(columns, label="Keys", on_ask=self.live.now, on_act=self._act)
+            self._grid = Grid(columns, label="Keys", on_ask=self.live.now, on_act=self.live.acting(self._act))
 
     async def _refresh(self) -> None:
         asked = self._grid.asked

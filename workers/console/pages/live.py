@@ -1,6 +1,7 @@
 """Pages that keep up by themselves: looked after while somebody sees them, and then no longer."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from nicegui import events, ui
@@ -38,7 +39,7 @@ class Live:
     async def start(self) -> None:
         """Bring it up to date for the first time, and from now on."""
         await self.now()
-        timer = ui.timer(self._every_s, self._tick, immediate=False)
+        timer = ui.timer(self._every_s, self.now, immediate=False)
 
         def seen(event: events.GenericEventArguments) -> None:
             timer.active = bool(event.args)
@@ -49,10 +50,19 @@ class Live:
         """Bring it up to date."""
         await self.attempt(self._refresh)
 
+    def acting(self, act: Callable[[str, str], Awaitable[None]]) -> Callable[[str, str], Awaitable[None]]:
+        """What a table's rows do, as `attempt` does it."""
+
+        async def attempted(name: str, key: str) -> None:
+            await self.attempt(partial(act, name, key))
+
+        return attempted
+
     async def attempt(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Read something; where that fails, the page says so and stays as it was."""
+        """Read something, for who is signed in still; where that fails, the page says so and stays as it was."""
         try:
-            await read()
+            if await self._visit.is_signed_in():
+                await read()
         except PlatformError as error:
             self._fails(sentence(str(error)))
         except PyMongoError as error:
@@ -60,15 +70,6 @@ class Live:
             self._fails("No answer from MongoDB; what you see is from before.")
         else:
             self._banner.set_visibility(False)
-
-    async def _tick(self) -> None:
-        try:
-            if not await self._visit.is_signed_in():
-                return
-        except PyMongoError:
-            self._fails("No answer from MongoDB; what you see is from before.")
-            return
-        await self.now()
 
     def _fails(self, reason: str) -> None:
         self._reason.text = reason

@@ -51,12 +51,16 @@ class _Operators:
             primary("Add operator", self._add, icon="person_add")
         self.live = Live(self._visit, self._refresh, EVERY_S)
         with panel("", tight=True):
-            self._grid = Grid(OPERATORS, label="Operators", on_ask=self.live.now, on_act=self._act)
+            self._grid = Grid(
+                OPERATORS, label="Operators", on_ask=self.live.now, on_act=self.live.acting(self._act)
+            )
         with panel("Tokens of scripts", "for the HTTP API, sent as Bearer", tight=True):
             self._none = Empty(
                 "token", "There are no tokens", "A script needs one to call the HTTP API; see /api/docs."
             )
-            self._tokens = Grid(TOKENS, label="Tokens", on_ask=self.live.now, on_act=self._act_on_token)
+            self._tokens = Grid(
+                TOKENS, label="Tokens", on_ask=self.live.now, on_act=self.live.acting(self._act_on_token)
+            )
 
     async def _refresh(self) -> None:
         services = self._visit.services

@@ -70,7 +70,7 @@ class _Queues:
                 sort_by="waiting",
                 descending=True,
                 on_ask=self.live.now,
-                on_act=self._act,
+                on_act=self.live.acting(self._act),
             )
         with panel("Keyway's own queues", tight=True):
             self._own = Grid(
