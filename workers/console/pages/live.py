@@ -59,7 +59,7 @@ class Live:
         return attempted
 
     async def attempt(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Read something, for who is signed in still; where that fails, the page says so and stays as it was."""
+        """Read something for who is signed in still; where it fails, the page says so and stays as it was."""
         try:
             if await self._visit.is_signed_in():
                 await read()
