@@ -15,6 +15,7 @@ from tests.builders import ledger_row
 from tests.collector import Collector
 from tests.harness import World
 from workers.accounting.totals import total_updates
+from workers.console.access.audit import AuditLog
 from workers.console.access.operators import Operators, Role
 from workers.keys.key import Limits
 
@@ -63,8 +64,22 @@ async def seed(world: World) -> None:
         await world.add_automation(name)
     for automation, alias, limits, script in KEYS:
         await world.add_key(automation, alias, script, limits=limits)
-    await world.keys.set_status("support-replies", "Night shift", "disabled", "no night shift this week")
+    reason = "no night shift this week"
+    await world.keys.set_status("support-replies", "Night shift", "disabled", reason)
+    await _write_audit_log(world, reason)
     await _write_books(world)
+
+
+async def _write_audit_log(world: World, reason: str) -> None:
+    """What the console would have noted of the changes above."""
+    audit = AuditLog(world.mongo)
+    await audit.write("cli:root", "operator.added", "ann", after={"role": "admin"})
+    await audit.write("console:ann", "operator.added", "victor", after={"role": "viewer"})
+    for name in AUTOMATIONS:
+        await audit.write("console:ann", "automation.added", name, after={"deadline_s": 600})
+    before, after = {"status": "active"}, {"status": "disabled", "reason": reason}
+    target = "support-replies/Night shift"
+    await audit.write("console:ann", "key.disabled", target, before=before, after=after)
 
 
 async def _write_books(world: World) -> None:
@@ -141,3 +156,6 @@ async def trouble(world: World) -> None:
             await collector.ask(f"order-{4711 + number}", b'{"path": "/chat/complete", "body": {}}')
         await collector.ask(f"promo-{secrets.token_hex(2)}", b"not json at all")
     await world.provisioner.set_paused("ticket-search", paused=True, actor="console:ann")
+    before, after = {"paused": False}, {"paused": True}
+    audit = AuditLog(world.mongo)
+    await audit.write("console:ann", "automation.changed", "ticket-search", before=before, after=after)
