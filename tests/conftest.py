@@ -47,6 +47,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         stack.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that take minutes, each process with some: no process is left with one at the end."""
+    long = [item for item in items if item.get_closest_marker("minutes")]
+    others = [item for item in items if not item.get_closest_marker("minutes")]
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    share = -(-len(items) // processes)
+    for number in range(processes):
+        others[number * share : number * share] = long[number::processes]
+    items[:] = others
+
+
 @pytest.fixture(scope="session")
 async def backing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
     """Addresses of a real RabbitMQ and a real MongoDB."""

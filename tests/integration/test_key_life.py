@@ -197,6 +197,7 @@ async def test_eight_workers_stay_within_the_daily_tokens_and_tell_of_it_once(wo
     await world.assert_books_equal_journal(bot)
 
 
+@pytest.mark.minutes
 async def test_what_a_killed_worker_held_is_back_within_two_minutes(world: World) -> None:
     bot = await world.add_automation()
     limits = Limits(requests_per_minute=60, max_in_flight=10)

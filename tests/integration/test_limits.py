@@ -5,6 +5,8 @@ import time
 from itertools import accumulate
 from typing import Any
 
+import pytest
+
 from contracts import GenerationResult, Keyway
 from contracts.errors import DeadlineExceededError
 from tests.harness import World, eventually
@@ -34,6 +36,7 @@ async def ask(keyway: Keyway, number: int, **body: Any) -> GenerationResult:
     )
 
 
+@pytest.mark.minutes
 async def test_requests_per_minute_hold_over_four_workers_whose_clocks_differ_and_the_rate_is_used(
     world: World,
 ) -> None:
@@ -76,6 +79,7 @@ def overshoot(calls: list[dict[str, Any]], reserved: dict[str, int]) -> int:
     return max(accumulate(change for _, change in sorted(changes)))
 
 
+@pytest.mark.minutes
 async def test_tokens_per_minute_hold_within_the_error_of_what_was_in_flight(world: World) -> None:
     bot = await world.add_automation()
     tpm = 6000
