@@ -99,6 +99,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
         ),
     ],
+    "budgets": [IndexModel([("automation_id", ASCENDING)], name="automation")],
     "alerts": [IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open")],
     "heartbeats": [
         IndexModel([("at", ASCENDING)], expireAfterSeconds=3600, name="ttl"),
@@ -121,6 +122,25 @@ VALIDATORS: dict[str, Document] = {
                 "properties": {"nonce": {"bsonType": "binData"}, "ciphertext": {"bsonType": "binData"}},
             },
             "api_key": {"not": {}},
+        },
+    },
+    "budgets": {
+        "bsonType": "object",
+        "required": ["_id", "scope", "automation_id", "subject", "window", "limit_nanousd", "soft_percent"],
+        "properties": {
+            "scope": {"enum": ["automation", "key", "user"]},
+            "window": {"enum": ["day", "month"]},
+            "limit_nanousd": {"bsonType": ["int", "long"], "minimum": 1},
+            "soft_percent": {"bsonType": ["int", "long"], "minimum": 1, "maximum": 100},
+            "hard": {"bsonType": "bool"},
+            "spent_nanousd": {"bsonType": ["int", "long"]},
+        },
+    },
+    "prices": {
+        "bsonType": "object",
+        "required": ["_id", "input", "output", "cached"],
+        "properties": {
+            name: {"bsonType": ["int", "long"], "minimum": 0} for name in ("input", "output", "cached")
         },
     },
     "leases": {
@@ -162,6 +182,9 @@ class Mongo:
         self.automations = self.database["automations"]
         self.automations_fast = self.database["automations"].with_options(write_concern=fast)
         self.alerts = self.database["alerts"]
+        self.budgets = self.database["budgets"]
+        self.budgets_fast = self.database["budgets"].with_options(write_concern=fast)
+        self.prices = self.database["prices"]
         self.keys = self.database["keys"]
         self.keys_fast = self.database["keys"].with_options(write_concern=fast)
         self.leases = self.database["leases"]

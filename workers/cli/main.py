@@ -10,7 +10,20 @@ except ImportError:
 from contracts.errors import KeywayError
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
-from workers.cli import alerts, automations, dead, generate, keys, leases, results, services, stack, usage
+from workers.cli import (
+    alerts,
+    automations,
+    budgets,
+    dead,
+    generate,
+    keys,
+    leases,
+    prices,
+    results,
+    services,
+    stack,
+    usage,
+)
 from workers.cli.session import err
 
 app = typer.Typer(
@@ -31,6 +44,8 @@ app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(leases.app, name="leases")
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(prices.app, name="prices")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")
 app.add_typer(results.app, name="results")
