@@ -89,8 +89,8 @@ class BudgetKeeper:
             seen.loaded_at = float("-inf")
             seen.changed.set()
 
-    async def load(self, automation_id: str, *, older_than_s: float = 0.0) -> None:
-        """Read an automation's budgets, unless they were read just now; those who ask together read once.
+    async def load(self, automation_id: str, *, older_than_s: float) -> None:
+        """Read an automation's budgets, if they were read longer ago; those who ask together read once.
 
         Raises:
             PyMongoError: MongoDB is away or refused.

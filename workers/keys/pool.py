@@ -225,15 +225,15 @@ class KeyPool:
             is_lent = await begin_lease(self._mongo, lease, held)
             if is_lent and reservation.slot:
                 await begin_slot(self._mongo, lease, hold)
-            if is_lent:
-                await self._budgets.lend(reservation.claims, lease)
         except PyMongoError:
             if self._hold == hold:
                 self._hold_anew()
             self._live[hold] -= 1
+            self._budgets.release(reservation.claims)
             raise
         if is_lent:
             self._live[hold] -= 1
+            await self._budgets.lend(reservation.claims, lease)
         else:
             self.release(reservation)
         self.invalidate(reservation.key.automation_id)
@@ -362,7 +362,7 @@ class KeyPool:
     async def _load(self, automation_id: str, keys: _AutomationKeys) -> None:
         keys.loaded_at = self._clock()
         loaded, server_time = await load_keys(self._mongo, automation_id)
-        await self._budgets.load(automation_id)
+        await self._budgets.load(automation_id, older_than_s=FRESH_S)
         if server_time is not None:
             self._server_offset = server_time - self._clock()
         keys.keys = {key.id: key for key in loaded}
