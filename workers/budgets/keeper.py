@@ -45,6 +45,8 @@ class _AutomationBudgets:
     """One automation's budgets as last seen."""
 
     budgets: dict[str, Budget] = field(default_factory=dict)
+    #: The ids of each key's budgets, by key id.
+    of_keys: dict[str, list[str]] = field(default_factory=dict)
     loaded_at: float = float("-inf")
     loading: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,9 +98,9 @@ class BudgetKeeper:
             PyMongoError: MongoDB is away or refused.
         """
         seen = self._automations.setdefault(automation_id, _AutomationBudgets())
-        if self._clock() - seen.loaded_at <= older_than_s:
-            return
         if seen.loading is None:
+            if self._clock() - seen.loaded_at <= older_than_s:
+                return
             seen.loading = asyncio.create_task(self._load(automation_id, seen))
         await asyncio.shield(seen.loading)
 
@@ -138,12 +140,12 @@ class BudgetKeeper:
     def of_keys(self, automation_id: str) -> Mapping[str, Sequence[Budget]]:
         """The budgets of an automation's keys, by key id, as last seen."""
         seen = self._automations.get(automation_id)
-        of_keys: dict[str, list[Budget]] = {}
-        if seen is not None:
-            for budget in seen.budgets.values():
-                if budget.scope == "key":
-                    of_keys.setdefault(budget.subject, []).append(budget)
-        return of_keys
+        if seen is None:
+            return {}
+        return {
+            key_id: [seen.budgets[identity] for identity in ids if identity in seen.budgets]
+            for key_id, ids in seen.of_keys.items()
+        }
 
     async def claim_of_key(self, budgets: Sequence[Budget], costs: Sequence[int]) -> list[Claims | None]:
         """Hold what calls with a key may cost of the key's budgets.
@@ -164,15 +166,18 @@ class BudgetKeeper:
                 raise answer
         return claimed
 
-    async def settle(self, claims: Sequence[Claim], cost: int, at: float) -> None:
+    def settle(self, claims: Sequence[Claim], cost: int, at: float) -> "asyncio.Future[list[None]]":
         """Give back what a call held, and count what it cost.
 
         Args:
             claims: what it held.
             cost: of the call, in nano-USD.
             at: when it ended, in seconds since the epoch.
+
+        Returns:
+            Done when it is written, or left to accounting since MongoDB is away.
         """
-        await asyncio.gather(*self._settle(claims, cost, at))
+        return asyncio.gather(*self._settle(claims, cost, at))
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Give back what was held for a call that was not made."""
@@ -204,13 +209,20 @@ class BudgetKeeper:
             await renew_budget_holds(self._mongo, hold)
 
     async def _load(self, automation_id: str, seen: _AutomationBudgets) -> None:
-        began = self._clock()
+        # Before the read: what changes meanwhile is read again.
+        seen.loaded_at = self._clock()
         try:
             found = await load_budgets(self._mongo, automation_id)
-            seen.budgets = {budget.id: replace(budget, seen_at=self._now()) for budget in found}
-            seen.loaded_at = began
+        except PyMongoError:
+            seen.loaded_at = float("-inf")
+            raise
         finally:
             seen.loading = None
+        seen.budgets = {budget.id: replace(budget, seen_at=self._now()) for budget in found}
+        seen.of_keys = {}
+        for budget in found:
+            if budget.scope == "key":
+                seen.of_keys.setdefault(budget.subject, []).append(budget.id)
 
     async def _take_all(self, budgets: Sequence[Budget], cost: int) -> Claims | list[Budget]:
         """Hold a call's cost of each budget, or of none; then those that had no room."""

@@ -195,13 +195,8 @@ class KeyPool:
         settled = commit.submit(_Settled(reservation, self._only_news(reservation, settlement)))
         if not reservation.claims:
             return settled
-        return asyncio.ensure_future(self._settle_claims(reservation, settlement, settled))
-
-    async def _settle_claims(
-        self, reservation: Reservation, settlement: Settlement, settled: "asyncio.Future[None]"
-    ) -> None:
-        await self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
-        await settled
+        spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
+        return asyncio.create_task(_both(spent, settled))
 
     def release(self, reservation: Reservation) -> None:
         """Give back a reservation whose call was not made; it still counts as one of its minute."""
@@ -428,3 +423,8 @@ class KeyPool:
                 await self._budgets.renew()
             except PyMongoError as error:
                 log.warning("holds_not_renewed", error=type(error).__name__)
+
+
+async def _both(spent: "asyncio.Future[list[None]]", settled: "asyncio.Future[None]") -> None:
+    await spent
+    await settled
