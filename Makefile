@@ -3,10 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 4
-.PHONY: help setup up test chaos check format schemas bench lock clean
+.PHONY: help setup up test chaos check format schemas bench screenshots lock clean
 
 help: ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make .venv with everything, at the versions of requirements.lock
 
@@ -42,6 +42,9 @@ chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/rel
 bench: setup ## Measure a worker against its peers, and the first chunk of streams, each in one run
 	@$(BIN)/python -m tests.bench.worker_cpu
 	@$(BIN)/python -m tests.bench.first_chunk
+
+screenshots: setup ## Take the screenshots of docs/console.md anew, of a stack that is filled for them
+	@$(BIN)/python -m tests.browser.screenshots
 
 lock: setup ## Bring requirements.lock up to date with pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -47,6 +47,8 @@ CONFIRM_TIMEOUT_S = 30.0
 REOPENED_TTL = timedelta(hours=26)
 #: An entry of the journal that is for the next worker to take over, as after a clean stop.
 UNCLAIMED = {"status": "running", "owner": None, "crashes": 0, "call": None}
+#: What an entry says of its end.
+DONE = ("result", "finished_at", "timings", "unattempted")
 #: What says how a message died; it has no place in its next life.
 DEATH_HEADERS = (
     names.DEATH_HEADER,
@@ -287,4 +289,4 @@ async def reopen(mongo: Mongo, letters: Iterable[Letter], now: datetime) -> None
     ids = [f"{letter.automation_id}/{letter.message.message_id}" for letter in letters]
     failed = {"_id": {"$in": ids}, "status": {"$nin": ["running", "succeeded"]}}
     opened = {**UNCLAIMED, "expires_at": now + REOPENED_TTL}
-    await mongo.requests.update_many(failed, {"$set": opened, "$unset": {"result": "", "finished_at": ""}})
+    await mongo.requests.update_many(failed, {"$set": opened, "$unset": dict.fromkeys(DONE, "")})

@@ -76,6 +76,12 @@ INDEXES: dict[str, list[IndexModel]] = {
     "requests": [
         IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
         IndexModel([("automation_id", ASCENDING), ("created_at", DESCENDING)], name="recent"),
+        # Few: the requests that ended without an attempt, which are in no ledger.
+        IndexModel(
+            [("finished_at", DESCENDING)],
+            partialFilterExpression={"unattempted": True},
+            name="unattempted",
+        ),
     ],
     "leases": [
         # Asked again with the same id while it lives, an automation gets the same lease.
@@ -91,21 +97,46 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("forget_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
     ],
     "usage": [
+        IndexModel([("occurred_at", DESCENDING), ("outcome", ASCENDING)], name="latest"),
+        IndexModel([("outcome", ASCENDING), ("occurred_at", DESCENDING)], name="outcome"),
+        IndexModel([("user_id", ASCENDING), ("occurred_at", DESCENDING)], name="user"),
         IndexModel([("automation_id", ASCENDING), ("occurred_at", DESCENDING)], name="recent"),
         IndexModel([("automation_id", ASCENDING), ("request_id", ASCENDING)], name="request"),
     ],
     "usage_daily": [
         IndexModel(
-            [("dimension", ASCENDING), ("day", DESCENDING), ("automation_id", ASCENDING)], name="report"
+            [("dimension", ASCENDING), ("day", DESCENDING), ("cost_nanousd", DESCENDING)], name="dearest"
+        ),
+        IndexModel(
+            [
+                ("dimension", ASCENDING),
+                ("automation_id", ASCENDING),
+                ("day", DESCENDING),
+                ("cost_nanousd", DESCENDING),
+            ],
+            name="dearest_of_automation",
         ),
     ],
     "budgets": [IndexModel([("automation_id", ASCENDING)], name="automation")],
-    "alerts": [IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open")],
+    "alerts": [
+        IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open"),
+        IndexModel([("raised_at", DESCENDING)], name="latest"),
+    ],
     "heartbeats": [
         IndexModel([("at", ASCENDING)], expireAfterSeconds=3600, name="ttl"),
         IndexModel([("automation_id", ASCENDING), ("at", DESCENDING)], name="alive"),
     ],
     "workers": [IndexModel([("alive_until", ASCENDING)], expireAfterSeconds=3600, name="ttl")],
+    "sessions": [
+        IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl"),
+        IndexModel([("username", ASCENDING)], name="operator"),
+    ],
+    "sign_in_failures": [IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0, name="ttl")],
+    "api_tokens": [IndexModel([("hash", ASCENDING)], unique=True, name="hash")],
+    "audit": [
+        IndexModel([("at", DESCENDING)], name="recent"),
+        IndexModel([("target", ASCENDING), ("at", DESCENDING)], name="target"),
+    ],
 }
 
 #: The shape that MongoDB itself enforces, where a wrong document would cost money or leak.
@@ -195,6 +226,11 @@ class Mongo:
         self.heartbeats = self.database["heartbeats"].with_options(write_concern=fast)
         self.outbox = self.database["outbox"]
         self.workers = self.database["workers"]
+        self.operators = self.database["operators"]
+        self.sessions = self.database["sessions"]
+        self.sign_in_failures = self.database["sign_in_failures"]
+        self.api_tokens = self.database["api_tokens"]
+        self.audit = self.database["audit"]
 
     async def ping(self) -> None:
         """Ask the server for a sign of life.

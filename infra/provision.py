@@ -19,6 +19,7 @@ from infra.settings import Settings
 #: What an automation's document says where the operator says nothing.
 AUTOMATION_DEFAULTS: Document = {
     "enabled": True,
+    "paused": False,
     "deadline_s": 600,
     "call_timeout_s": 300,
     "max_in_flight": None,
@@ -84,6 +85,16 @@ class Provisioner:
             NotFoundError: there is no such automation.
         """
         await self._change(automation_id, {"enabled": enabled}, "enabled" if enabled else "disabled", actor)
+
+    async def set_paused(self, automation_id: str, *, paused: bool, actor: str) -> None:
+        """Have workers leave an automation's lane alone, or serve it again; what is in hand is finished.
+
+        Requests wait meanwhile, and their deadlines pass.
+
+        Raises:
+            NotFoundError: there is no such automation.
+        """
+        await self._change(automation_id, {"paused": paused}, "paused" if paused else "resumed", actor)
 
     async def change(self, automation_id: str, settings: Mapping[str, int | None], *, actor: str) -> None:
         """Change some of an automation's settings (`AUTOMATION_DEFAULTS`).

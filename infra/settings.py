@@ -90,6 +90,13 @@ class Settings(BaseSettings):
     grace_s: float = Field(
         default=25.0, ge=1, description="Seconds that a stopping service gives to what it has in flight."
     )
+    console_host: str = Field(
+        default="127.0.0.1", description="Address that the console listens on; by default this machine only."
+    )
+    console_port: int = Field(default=8080, ge=0, le=65_535, description="Its port; 0: any that is free.")
+    console_secure_cookies: bool = Field(
+        default=False, description="Whether browsers reach the console by HTTPS, and send its cookie so only."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
     )

@@ -10,6 +10,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from infra.local.stack import backing_services
+from tests.console import Console, open_console
 from tests.harness import World, new_world
 
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
@@ -71,6 +72,13 @@ async def shared(backing: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         await fresh.start_worker()
         await fresh.start_worker()
         yield fresh
+
+
+@pytest.fixture(scope="session")
+async def console(shared: World) -> AsyncIterator[Console]:
+    """One running console over the shared Keyway."""
+    async with open_console(shared) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

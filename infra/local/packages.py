@@ -86,7 +86,7 @@ def ensure_installed(console: Console, *, rabbitmq: bool, mongod: bool) -> None:
     while missing := first_missing(_look(mongod=mongod), rabbitmq=rabbitmq, mongod=mongod):
         if missing.package in installed:
             raise StackError(f"{missing.why}, though {missing.package} is installed; {missing.instead}")
-        _install(missing, console)
+        install(missing, console)
         installed.add(missing.package)
 
 
@@ -95,7 +95,12 @@ def _look(*, mongod: bool) -> Found:
     return Found(find_rabbitmq_server(), program, missing_library(program) if program else None)
 
 
-def _install(missing: Missing, console: Console) -> None:
+def install(missing: Missing, console: Console) -> None:
+    """Install a package of the system, as root.
+
+    Raises:
+        StackError: we are not root, or it can't be installed; the text says what to do instead.
+    """
     apt_get = shutil.which("apt-get")
     if os.geteuid() != 0 or not apt_get:
         raise StackError(f"{missing.why}: as root, apt-get install {missing.package}; or {missing.instead}")

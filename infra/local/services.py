@@ -15,7 +15,9 @@ GRACE_S = 30.0
 SIMULATOR_GRACE_S = 5.0
 
 KEYWAY = (sys.executable, "-m", "workers.cli.main")
-INIT = (*KEYWAY, "init")
+#: The first operator's password is for whoever starts the stack, not for a log.
+INIT = (*KEYWAY, "init", "--no-operator")
+CONSOLE = "console"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,12 @@ class ServiceSpec:
 
 
 def keyway_services(workers: int) -> tuple[ServiceSpec, ...]:
-    """The services of production: so many generation workers, accounting, and leasing."""
+    """The services of production: so many generation workers, accounting, leasing, and the console."""
     return (
         ServiceSpec("generation", (*KEYWAY, "worker"), logs_event("worker_ready"), count=workers),
         ServiceSpec("accounting", (*KEYWAY, "accounting"), logs_event("accounting_ready")),
         ServiceSpec("leasing", (*KEYWAY, "leasing"), logs_event("leasing_ready")),
+        ServiceSpec(CONSOLE, (*KEYWAY, "console"), logs_event("console_ready")),
     )
 
 

@@ -20,7 +20,7 @@ from infra.local.packages import ensure_installed
 from infra.local.ports import LOOPBACK, choose_ports
 from infra.local.process import Child
 from infra.local.rabbitmq import RabbitMQ, RabbitPorts
-from infra.local.services import INIT, Service, ServiceSpec, keyway_services, simulator
+from infra.local.services import CONSOLE, INIT, Service, ServiceSpec, keyway_services, simulator
 from infra.local.state import SUPERVISOR, StackState, environment_of, write_state
 from infra.local.supervision import Part, Report, keep_running
 
@@ -38,6 +38,9 @@ RABBITMQ_PORTS: dict[str, int | None] = {
 }
 MONGOD_PORTS: dict[str, int | None] = {"mongod": 27017}
 SIMULATOR_PORTS: dict[str, int | None] = {"simulator": 8089}
+CONSOLE_PORTS: dict[str, int | None] = {CONSOLE: 8080}
+#: Addresses that are all of a machine's: by loopback they are reached too.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nothing listens there by this
 
 #: What a service needs to know of the stack.
 SETTINGS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL", "KEYWAY_MASTER_KEYS")
@@ -51,6 +54,8 @@ class StackInfo:
     environment: dict[str, str] = field(repr=False)
     #: The provider's stand-in, whose API lies below `/v1`; None when there is none.
     simulator_url: str | None
+    #: The console; None when there is none.
+    console_url: str | None = None
 
     @property
     def amqp_url(self) -> SecretStr:
@@ -70,7 +75,7 @@ class StackInfo:
     @classmethod
     def of(cls, home: Home, state: StackState) -> "StackInfo":
         """The stack that `state` describes, for a process that did not start it."""
-        return cls({**_from_outside(), **environment_of(home, state)}, state.simulator_url)
+        return cls({**_from_outside(), **environment_of(home, state)}, state.simulator_url, state.console_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,7 @@ class Stack:
         self._backing: list[Part] = []
         self._services: list[Part] = []
         self._init: Child | None = None
+        self._console_port: str | None = None
         self._state = StackState(supervisor_started=leftovers.started_at(os.getpid()) or 0)
 
     async def start(self) -> StackInfo:
@@ -134,6 +140,8 @@ class Stack:
             info = self._plan()
             await self._bring_up(self._backing)
             environment = _service_environment(self._home, info)
+            if self._console_port is not None:
+                environment["KEYWAY_CONSOLE_PORT"] = self._console_port
             if self._layout.init:
                 await self._run_init(environment)
             for spec in self._layout.services:
@@ -196,6 +204,8 @@ class Stack:
             environment = with_bytecode(os.environ, self._home)
             self._backing += self._processes(simulator(ports["simulator"]), environment)
             found["simulator_url"] = f"http://{LOOPBACK}:{ports['simulator']}"
+        if CONSOLE in ports:
+            found["console_url"] = self._place_console(ports[CONSOLE])
         self._state = self._state.model_copy(update=found)
         return StackInfo.of(self._home, self._state)
 
@@ -206,12 +216,21 @@ class Stack:
             **({} if has_rabbitmq else RABBITMQ_PORTS),
             **({} if has_mongodb else MONGOD_PORTS),
             **(SIMULATOR_PORTS if self._layout.simulator else {}),
+            **(CONSOLE_PORTS if any(spec.kind == CONSOLE for spec in self._layout.services) else {}),
         }
         if not self._layout.usual_ports:
             usual = dict.fromkeys(usual)
         ports = choose_ports(usual, self._home.remembered_ports())
         self._home.remember_ports(ports)
         return ports
+
+    def _place_console(self, port: int) -> str:
+        """Have the console listen on its port, and say where it is reached."""
+        self._console_port = str(port)
+        host = os.environ.get("KEYWAY_CONSOLE_HOST") or LOOPBACK
+        if host in EVERYWHERE:
+            host = LOOPBACK
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _processes(self, spec: ServiceSpec, environment: Mapping[str, str]) -> list[Service]:
         return [Service(spec, number + 1, environment, self._home.logs) for number in range(spec.count)]

@@ -21,7 +21,7 @@ class StackState(BaseModel):
     console_url: str | None = None
     #: The provider's stand-in; its API lies below `/v1`.
     simulator_url: str | None = None
-    #: By kind: generation, accounting, leasing, rabbitmq, mongod, simulator, supervisor.
+    #: By kind: generation, accounting, leasing, console, rabbitmq, mongod, simulator, supervisor.
     pids: dict[str, list[int]] = {}
     #: From `started_at`: tells the supervisor from a later process that has got its id.
     supervisor_started: int = 0

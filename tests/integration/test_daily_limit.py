@@ -7,8 +7,8 @@ import pytest
 
 from contracts import GenerationResult, Keyway
 from contracts.errors import KeysExhaustedError
+from infra.totals import total_id
 from tests.harness import World, eventually
-from workers.accounting.totals import total_id
 from workers.keys.key import Limits
 
 DAILY = Limits(tokens_per_day=1000)

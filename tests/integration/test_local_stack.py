@@ -259,6 +259,26 @@ def all_gone(state: dict[str, Any]) -> bool:
     return not any(started_at(pid) for pids in state["pids"].values() for pid in pids)
 
 
+async def assert_the_first_operator_may_sign_in(console_url: str, err: str, home: Path) -> None:
+    """With the one-time password that `up` has told, which stands in no file."""
+    assert f"console     {console_url}" in err
+    found = re.search(r"sign in as admin with (\S+)", err)
+    assert found is not None
+    credentials = {"username": "admin", "password": found[1]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{console_url}/api/session", json=credentials) as response,
+    ):
+        assert (response.status, (await response.json())["must_change_password"]) == (200, True)
+    assert files_with(home, found[1]) == []
+
+
+def files_with(folder: Path, text: str) -> list[Path]:
+    """The files below a folder in which a text stands."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
 async def test_up_status_and_down_as_a_script_uses_them(keyway: Keyway) -> None:
     code, out, err = await keyway("up", "--detach", "--workers", "1", "--no-demo")
     assert code == 0, err
@@ -266,7 +286,9 @@ async def test_up_status_and_down_as_a_script_uses_them(keyway: Keyway) -> None:
     state = await keyway.state()
     assert state["ready"]
     assert state["amqp_url"] == keyway.environment["KEYWAY_AMQP_URL"]
-    assert state["pids"].keys() == {"supervisor", "simulator", "generation", "accounting", "leasing"}
+    services = {"generation", "accounting", "leasing", "console"}
+    assert state["pids"].keys() == {"supervisor", "simulator", *services}
+    await assert_the_first_operator_may_sign_in(state["console_url"], err, keyway.home)
 
     code, out, _ = await keyway("status")
     assert code == 0

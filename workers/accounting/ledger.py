@@ -17,11 +17,12 @@ import structlog
 
 from contracts.messages import Outcome, UsageRecorded
 from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session, UpdateOne
+from infra.totals import total_id
 from workers.accounting.budgets import count_spending, note_spending
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.placing import Placed, candidates, place
-from workers.accounting.totals import total_id, total_updates
+from workers.accounting.totals import total_updates
 from workers.keys.checks import ask_for_checks
 from workers.keys.leases import GRACE_S, LeasedKey, end_lease
 from workers.keys.status import CHANGE_FIELDS, change_status

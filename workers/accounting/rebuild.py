@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from infra.mongo import Document, DuplicateKeyError, Mongo, Session
-from workers.accounting.totals import DIMENSIONS, SUMMED, TOKEN_FIELDS, subjects, summands, total_id
+from infra.totals import DIMENSIONS, SUMMED, TOKEN_FIELDS, total_id
+from workers.accounting.totals import subjects, summands
 
 #: What a total keeps of its rows.
 FIELDS = (*SUMMED, "least_reserved_tokens")

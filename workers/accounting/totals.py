@@ -4,25 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from infra.mongo import Document, UpdateOne
-
-DIMENSIONS = ("key", "automation", "user", "model")
-TOKEN_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-#: What a total adds up, over the rows of its subject and day.
-SUMMED = (
-    *TOKEN_FIELDS,
-    "cost_nanousd",
-    "latency_ms",
-    "reserved_tokens",
-    "attempts",
-    "succeeded",
-    "ambiguous",
-    "unpriced",
-)
-
-
-def total_id(dimension: str, day: str, automation_id: str, subject: str) -> str:
-    """The `_id` of a total."""
-    return f"{dimension}/{day}/{automation_id}/{subject}"
+from infra.totals import SUMMED, TOKEN_FIELDS, total_id
 
 
 def subjects(row: Document) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from infra.alerts import Alert, AlertKind, raise_alert
 from infra.money import usd
 from infra.mongo import Document, Mongo, Session
 from infra.outbox import outgoing
+from infra.totals import total_id
 from workers.budgets.budget import SPENT_PERCENT, Budget, days_of, period_at
 from workers.budgets.reservations import normalise
 
@@ -80,7 +81,7 @@ async def spent_by_books(mongo: Mongo, places: Iterable[Place], session: Session
     for budget, period in places:
         sums[budget.id, period] = 0
         for day in days_of(period):
-            total = f"{budget.scope}/{day}/{budget.automation_id}/{budget.subject}"
+            total = total_id(budget.scope, day, budget.automation_id, budget.subject)
             by_total.setdefault(total, []).append((budget.id, period))
     found = mongo.usage_daily.find({"_id": {"$in": list(by_total)}}, {"cost_nanousd": 1}, session=session)
     async for total in found:

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.living_processes import living
 from workers.cli.budgets import limits_of, set_budgets
 from workers.cli.key_facts import moment
 from workers.cli.rotate_token import rotate_token
 from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
-from workers.cli.signs_of_life import living, signs_of_life
+from workers.cli.signs_of_life import signs_of_life
 
 app = typer.Typer(help="The automations that may ask for generations.", no_args_is_help=True)
 app.command("rotate-token")(rotate_token)
@@ -78,6 +79,7 @@ def list_(as_json: JsonOption = False) -> None:
                 {
                     "automation_id": document["_id"],
                     "enabled": document["enabled"],
+                    "paused": document.get("paused", False),
                     "keys": sum(key["automation_id"] == document["_id"] for key in keys),
                     "active_keys": sum(
                         key["automation_id"] == document["_id"] and key["status"] == "active" for key in keys
@@ -106,7 +108,7 @@ def list_(as_json: JsonOption = False) -> None:
             [
                 [
                     a["automation_id"],
-                    "yes" if a["enabled"] else "no",
+                    ("paused" if a["paused"] else "yes") if a["enabled"] else "no",
                     str(a["keys"]),
                     str(a["active_keys"]),
                     signs_of_life(a["processes"], a["last_heartbeat_at"]),
@@ -151,6 +153,18 @@ def disable(name: Name) -> None:
 
 
 @app.command()
+def pause(name: Name) -> None:
+    """Leave an automation's requests in their queue; what workers have in hand is finished."""
+    _pause(name, paused=True)
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Serve an automation's requests again."""
+    _pause(name, paused=False)
+
+
+@app.command()
 def enable(name: Name) -> None:
     """Switch an automation on again."""
     _switch(name, enabled=True)
@@ -170,6 +184,15 @@ def _settings(
     if allow_leases is not None:
         settings["allow_leases"] = allow_leases
     return settings
+
+
+def _pause(name: str, *, paused: bool) -> None:
+    async def work() -> None:
+        async with platform() as p, p.provisioner() as provisioner:
+            await provisioner.set_paused(name, paused=paused, actor=p.actor)
+
+    run(work())
+    err.print(f"{name} is {'paused' if paused else 'resumed'}.")
 
 
 def _switch(name: str, *, enabled: bool) -> None:

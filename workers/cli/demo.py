@@ -49,7 +49,8 @@ async def run_demo(info: "StackInfo", *, upstream: str | None) -> None:
     async with platform() as p:
         await _ensure_automation(p, base_url, api_keys)
         before = await _booked_calls(p)
-        async with Keyway(p.settings.amqp_url.get_secret_value(), automation_id=AUTOMATION) as keyway:
+        url = p.settings.amqp_url.get_secret_value()
+        async with Keyway(url, automation_id=AUTOMATION, heartbeat_s=0) as keyway:
             messages = [{"role": "user", "content": PROMPT}]
             result = await keyway.generate("/chat/completions", model=MODEL, messages=messages, user="you")
         out.print(f"\n{PROMPT}", style="dim", highlight=False, markup=False)

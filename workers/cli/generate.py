@@ -25,7 +25,8 @@ def generate(
     settings = load_settings()
 
     async def work() -> "GenerationResult":
-        async with Keyway(settings.amqp_url.get_secret_value(), automation_id=automation) as keyway:
+        url = settings.amqp_url.get_secret_value()
+        async with Keyway(url, automation_id=automation, heartbeat_s=0) as keyway:
             return await keyway.generate(
                 "/chat/completions",
                 model=model,

@@ -1,38 +1,11 @@
-"""What the command line says of a key: for people, and for scripts."""
+"""What the command line tells people of a key."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from infra.mongo import Document
+from workers.keys.facts import TIERS, warnings
 from workers.keys.key import Key
-from workers.keys.limits import (
-    CIRCUIT_FAILURES,
-    UNLIMITED,
-    in_flight_limit,
-    room,
-    used_in_window,
-    used_today,
-    utilisation,
-)
-from workers.keys.reported import lower_limits
-
-
-class Tier(StrEnum):
-    """Which keys come first."""
-
-    PRIMARY = "primary"
-    SECONDARY = "secondary"
-    BACKUP = "backup"
-
-
-TIERS = list(Tier)
-
-
-def warnings(key: Key, now: float) -> list[str]:
-    """Where the provider allows less than the operator thinks."""
-    limits = key.limits
-    lines = lower_limits(limits.requests_per_minute, limits.tokens_per_minute, key.reported, now)
-    return [f"warning: {line}" for line in lines]
+from workers.keys.limits import CIRCUIT_FAILURES, UNLIMITED, in_flight_limit, used_in_window, used_today
 
 
 def facts(document: Document, key: Key, now: float) -> list[list[str]]:
@@ -66,7 +39,7 @@ def facts(document: Document, key: Key, now: float) -> list[list[str]]:
     denied = [model for model, until in key.denied_models.items() if until > now]
     if denied:
         facts.append(["may not use", ", ".join(denied)])
-    return facts + [["warning", line.removeprefix("warning: ")] for line in warnings(key, now)]
+    return facts + [["warning", line] for line in warnings(key, now)]
 
 
 def _of(used: int, limit: int | None) -> str:
@@ -76,32 +49,3 @@ def _of(used: int, limit: int | None) -> str:
 def moment(at: datetime) -> str:
     """A time for people, in UTC."""
     return at.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def public_fields(document: Document, key: Key, now: float) -> dict[str, object]:
-    """What scripts are told of one key; nothing of its secret but the last four characters."""
-    requests, tokens = used_in_window(key, now)
-    return {
-        "key_id": key.id,
-        "automation_id": key.automation_id,
-        "alias": key.alias,
-        "last_four": document["last_four"],
-        "base_url": key.base_url,
-        "tier": TIERS[key.tier].value,
-        "status": key.status,
-        "status_reason": key.status_reason,
-        "status_since": document["status_since"],
-        "status_until": document["status_until"],
-        "next_probe_at": document.get("probe", {}).get("at"),
-        "limits": document["limits"],
-        "warnings": [line.removeprefix("warning: ") for line in warnings(key, now)],
-        "utilisation": round(utilisation(key, room(key, now)), 4),
-        "minute_requests": requests,
-        "minute_tokens": tokens,
-        "day_tokens": used_today(key, now),
-        "in_flight": key.held_calls,
-        "latency_ms": round(key.latency_ms, 1),
-        "error_rate": round(key.error_rate, 4),
-        "failures_in_a_row": key.failures_in_a_row,
-        "history": document["history"],
-    }

@@ -1,6 +1,5 @@
 """`keyway keys`: the API keys of automations. A key is read from a prompt, standard input or a file."""
 
-import csv
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,33 +9,20 @@ from pydantic import SecretStr
 from rich.progress import Progress
 
 from contracts.messages import KeyStatus
-from infra.errors import NotFoundError, PlatformError
-from infra.mongo import Document
+from infra.errors import PlatformError
 from infra.vault import Vault
-from workers.cli.key_facts import TIERS, Tier, facts, moment, public_fields, warnings
+from workers.cli.key_facts import facts, moment
 from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
+from workers.keys.facts import TIERS, KeyFilter, KeyView, Tier, find_key, find_keys, warnings
+from workers.keys.import_file import CSV_COLUMNS, BadLine, NewKey, read_keys
 from workers.keys.key import Key, Limits
 from workers.keys.limits import room, utilisation
-from workers.keys.registry import DEFAULT_BASE_URL, open_secret
-from workers.keys.reservations import load_keys
+from workers.keys.registry import DEFAULT_BASE_URL, KeyRegistry, open_secret
 
 app = typer.Typer(help="The API keys of automations.", no_args_is_help=True)
 
 Automation = Annotated[str, typer.Argument(help="The automation's id.")]
 Alias = Annotated[str, typer.Argument(help="The key's name, such as Primary.")]
-
-#: Columns of a file to import; the first three are needed.
-CSV_COLUMNS = (
-    "automation",
-    "alias",
-    "api_key",
-    "rpm",
-    "tpm",
-    "daily_tokens",
-    "max_in_flight",
-    "base_url",
-    "tier",
-)
 
 
 @app.command()
@@ -80,43 +66,36 @@ def import_(
     ],
 ) -> None:
     """Import keys from a CSV file; what can't be added is named by its line, and the rest is."""
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        reader = csv.DictReader(opened)
-        unknown = set(reader.fieldnames or ()) - set(CSV_COLUMNS)
-        missing = set(CSV_COLUMNS[:3]) - set(reader.fieldnames or ())
-        if unknown or missing:
-            what = (
-                f"unknown {', '.join(sorted(unknown))}"
-                if unknown
-                else f"missing {', '.join(sorted(missing))}"
-            )
-            raise PlatformError(f"{file}: columns: {what}; expected {', '.join(CSV_COLUMNS)}")
-        rows = list(reader)
+    try:
+        keys = read_keys(file.read_text(encoding="utf-8"))
+    except (PlatformError, UnicodeDecodeError) as error:
+        raise PlatformError(f"{file}: {error}") from None
 
     async def work() -> int:
         failed = 0
         async with platform() as p:
             registry = p.keys(with_vault=True)
             with Progress(console=err) as progress:
-                for line, row in enumerate(progress.track(rows, description="Importing keys"), start=2):
+                for new in progress.track(keys, description="Importing keys"):
                     try:
-                        await registry.add(
-                            row["automation"],
-                            row["alias"],
-                            SecretStr(row["api_key"]),
-                            limits=_limits_of(row),
-                            base_url=row.get("base_url") or DEFAULT_BASE_URL,
-                            tier=_tier_of(row),
-                        )
+                        await _import_one(registry, new)
                     except PlatformError as error:
                         failed += 1
-                        progress.console.print(f"line {line}: {error}", highlight=False)
+                        progress.console.print(f"line {new.line}: {error}", highlight=False, markup=False)
         return failed
 
     failed = run(work())
-    err.print(f"Imported {len(rows) - failed} of {len(rows)} keys.")
+    err.print(f"Imported {len(keys) - failed} of {len(keys)} keys.")
     if failed:
         raise typer.Exit(1)
+
+
+async def _import_one(registry: KeyRegistry, new: NewKey | BadLine) -> None:
+    if isinstance(new, BadLine):
+        raise PlatformError(new.reason)
+    await registry.add(
+        new.automation_id, new.alias, new.api_key, limits=new.limits, base_url=new.base_url, tier=new.tier
+    )
 
 
 @app.command("list")
@@ -126,33 +105,19 @@ def list_(
 ) -> None:
     """List keys with their status and what is used of their limits."""
 
-    async def work() -> list[tuple[Document, Key, float]]:
+    async def work() -> list[KeyView]:
         async with platform() as p:
-            documents = await p.keys().list(automation)
-            seen: dict[str, tuple[Key, float]] = {}
-            for owner in {document["automation_id"] for document in documents}:
-                loaded, now = await load_keys(p.mongo, owner)
-                seen |= {key.id: (key, now or 0.0) for key in loaded}
-            return [(document, *seen[document["_id"]]) for document in documents if document["_id"] in seen]
+            if automation is not None:
+                await p.keys().automation(automation)
+            return await find_keys(p.mongo, KeyFilter(automation), most=None, history=True)
 
     listed = run(work())
     if as_json:
-        print_json([public_fields(document, key, now) for document, key, now in listed])
+        print_json([view.fields for view in listed])
     elif not listed:
         err.print(f"There are no keys yet. Add one: keyway keys add {automation or 'AUTOMATION'} Primary")
     else:
-        rows = [
-            [
-                document["automation_id"],
-                document["alias"],
-                f"…{document['last_four']}",
-                key.status,
-                f"{utilisation(key, room(key, now)):.0%}",
-                f"{key.latency_ms:.0f} ms" if key.latency_ms else "-",
-                "; ".join([*warnings(key, now), key.status_reason]),
-            ]
-            for document, key, now in listed
-        ]
+        rows = [_row(view) for view in listed]
         print_table("Keys", ["automation", "key", "ends in", "status", "used>", "latency>", "reason"], rows)
 
 
@@ -160,23 +125,19 @@ def list_(
 def show(automation: Automation, alias: Alias, as_json: JsonOption = False) -> None:
     """Show one key: its status and since when, what is used of its limits, its health, and its history."""
 
-    async def work() -> tuple[Document, Key, float]:
+    async def work() -> KeyView:
         async with platform() as p:
-            document = await p.keys().find(automation, alias)
-            loaded, now = await load_keys(p.mongo, automation)
-            key = next((key for key in loaded if key.id == document["_id"]), None)
-            if key is None or now is None:
-                raise NotFoundError(f"{automation}/{alias} was removed just now")
-            return document, key, now
+            await p.keys().automation(automation)
+            return await find_key(p.mongo, automation, alias)
 
-    document, key, now = run(work())
+    view = run(work())
     if as_json:
-        print_json(public_fields(document, key, now))
+        print_json(view.fields)
         return
-    print_table(f"{automation}/{alias}", ["", ""], facts(document, key, now))
+    print_table(f"{automation}/{alias}", ["", ""], facts(view.document, view.key, view.now))
     history = [
         [moment(entry["at"]), f"{entry['from']} → {entry['to']}", entry["reason"], entry["actor"]]
-        for entry in document["history"]
+        for entry in view.document["history"]
     ]
     if history:
         out.print()
@@ -297,6 +258,19 @@ def re_encrypt() -> None:
     err.print(f"Re-encrypted {run(work())} keys.")
 
 
+def _row(view: KeyView) -> list[str]:
+    key, now = view.key, view.now
+    return [
+        key.automation_id,
+        key.alias,
+        f"…{view.document['last_four']}",
+        key.status,
+        f"{utilisation(key, room(key, now)):.0%}",
+        f"{key.latency_ms:.0f} ms" if key.latency_ms else "-",
+        "; ".join([*(f"warning: {line}" for line in warnings(key, now)), key.status_reason]),
+    ]
+
+
 def _set_status(automation: str, alias: str, to: KeyStatus, reason: str) -> None:
     async def work() -> None:
         async with platform() as p:
@@ -312,20 +286,3 @@ def _read_secret(key_file: Path | None) -> SecretStr:
     if sys.stdin.isatty():
         return SecretStr(typer.prompt("API key", hide_input=True, err=True))
     return SecretStr(sys.stdin.read().strip())
-
-
-def _limits_of(row: dict[str, str]) -> Limits:
-    try:
-        values = [int(row[name]) if row.get(name) else None for name in CSV_COLUMNS[3:7]]
-    except ValueError:
-        raise PlatformError("a limit is not a whole number") from None
-    if any(value is not None and value < 1 for value in values):
-        raise PlatformError("a limit is less than 1")
-    return Limits(*values)
-
-
-def _tier_of(row: dict[str, str]) -> int:
-    named = row.get("tier") or Tier.PRIMARY.value
-    if named not in set(Tier):
-        raise PlatformError(f"tier is {named!r}, expected one of {', '.join(Tier)}")
-    return TIERS.index(Tier(named))

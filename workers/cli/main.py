@@ -18,6 +18,7 @@ from workers.cli import (
     generate,
     keys,
     leases,
+    operators,
     prices,
     results,
     services,
@@ -40,12 +41,14 @@ app.command()(services.init)
 app.command()(services.worker)
 app.command()(services.accounting)
 app.command()(services.leasing)
+app.command()(services.console)
 app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(leases.app, name="leases")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(prices.app, name="prices")
+app.add_typer(operators.app, name="operators")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")
 app.add_typer(results.app, name="results")

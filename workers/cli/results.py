@@ -7,10 +7,10 @@ import typer
 
 from contracts.messages import GenerationResult
 from infra.errors import NotFoundError
+from infra.stored_results import stored_result
 from infra.vault import Vault
 from workers.cli.generate import answer_text, summary
 from workers.cli.session import JsonOption, err, out, platform, print_json, run
-from workers.generation.journal import stored_result
 from workers.generation.result import REPEATED
 
 app = typer.Typer(help="Results that are kept for a while after their requests.", no_args_is_help=True)

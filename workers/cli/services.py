@@ -4,22 +4,30 @@ from typing import Annotated
 
 import typer
 import uvloop
+from pydantic import SecretStr
 
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
-from workers.cli.session import err, load_settings, print_table
+from workers.cli.session import err, load_settings, out, print_table
 
 
-def init() -> None:
+def init(
+    operator: Annotated[
+        bool, typer.Option("--operator/--no-operator", help="Make the console's first operator, an admin.")
+    ] = True,
+) -> None:
     """Create what is missing: vhost, exchanges, queues, collections, indexes. Harmless to repeat."""
     settings = load_settings()
     configure_logging(settings, "init")
     Vault(settings.master_keys)
-    uvloop.run(_init(settings))
+    password = uvloop.run(_init(settings, operator=operator))
     err.print("RabbitMQ and MongoDB are ready for Keyway.")
+    if password is not None:
+        err.print("The console's first operator is admin. Their one-time password, which is not shown again:")
+        out.print(password.get_secret_value(), highlight=False, soft_wrap=True)
 
 
 def worker(
@@ -50,6 +58,13 @@ def leasing() -> None:
     uvloop.run(app.run(load_settings()))
 
 
+def console() -> None:
+    """Run the web console and the HTTP API until SIGTERM."""
+    from workers.console import app
+
+    uvloop.run(app.run(load_settings()))
+
+
 def settings() -> None:
     """Print every setting, its default and what it is for."""
     rows = []
@@ -59,16 +74,19 @@ def settings() -> None:
     print_table("Settings, from the environment", ["name", "default", "what for"], rows)
 
 
-async def _init(settings: Settings) -> None:
+async def _init(settings: Settings, *, operator: bool) -> SecretStr | None:
     from infra.broker import connect as connect_broker
     from infra.broker import declare_topology
     from infra.management import management
+    from workers.console.access.operators import Operators
 
     async with management(settings) as admin:
         await admin.ensure_vhost()
     async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
+        password = await Operators(mongo).ensure_first() if operator else None
     _, connection = await connect_broker(settings, "init")
     async with connection, connection.channel() as channel:
         await declare_topology(channel)
+    return password

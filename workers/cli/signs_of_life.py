@@ -1,30 +1,10 @@
-"""Which processes of an automation are alive, by their heartbeats."""
+"""What people are told of an automation's processes."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from infra.mongo import Document, Mongo
+from infra.mongo import Document
 from workers.cli.key_facts import moment
-
-#: A process is alive whose heartbeat is no older than this; clients send one every 30 s.
-ALIVE = timedelta(seconds=90)
-
-
-async def living(mongo: Mongo) -> dict[str, list[Document]]:
-    """The processes that are alive, on MongoDB's clock: a list for each automation, the oldest first."""
-    since = await mongo.server_time() - ALIVE
-    processes: dict[str, list[Document]] = {}
-    async for process in mongo.heartbeats.find({"at": {"$gte": since}}).sort("started_at", 1):
-        processes.setdefault(process["automation_id"], []).append(
-            {
-                "host": process["host"],
-                "version": process["version"],
-                "started_at": process["started_at"],
-                "in_flight": process["in_flight"],
-                "last_heartbeat_at": process["at"],
-            }
-        )
-    return processes
 
 
 def signs_of_life(processes: Sequence[Document], last_heartbeat_at: datetime | None) -> str:

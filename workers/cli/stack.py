@@ -17,6 +17,8 @@ from infra.local.state import StackState, running_state, supervisor_pid
 from workers.cli.session import JsonOption, err, out, print_json
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from infra.local.stack import StackInfo
 
 Demo: TypeAlias = Callable[["StackInfo"], Coroutine[Any, Any, None]]
@@ -91,6 +93,7 @@ def _up_here(home: Home, workers: int, upstream: str | None, demo: Demo | None) 
     async def on_ready(info: "StackInfo") -> None:
         spinner.stop()
         _show_addresses(info)
+        _show_first_operator(await _first_operator(info))
         if demo:
             try:
                 await demo(info)
@@ -110,6 +113,7 @@ def _up_detached(home: Home, workers: int, upstream: str | None, demo: Demo | No
         command = supervisor_command(home, workers, simulator=upstream is None)
         info = StackInfo.of(home, start_detached(home, command, _print))
     _show_addresses(info)
+    _show_first_operator(asyncio.run(_first_operator(info)))
     if demo:
         try:
             asyncio.run(demo(info))
@@ -133,12 +137,34 @@ def _show_addresses(info: "StackInfo") -> None:
     _print(f"MongoDB     {masked(info.mongo_url.get_secret_value())}")
     if info.simulator_url:
         _print(f"provider    {info.simulator_url} (simulated)")
+    if info.console_url:
+        _print(f"console     {info.console_url}")
+
+
+async def _first_operator(info: "StackInfo") -> "SecretStr | None":
+    """Make the console's first operator, where there is none yet; their one-time password."""
+    from infra.mongo import connect
+    from infra.settings import Settings
+    from workers.console.access.operators import Operators
+
+    os.environ.update(info.environment)
+    settings = Settings.load()
+    async with connect(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
+        return await Operators(mongo).ensure_first()
+
+
+def _show_first_operator(password: "SecretStr | None") -> None:
+    if password is not None:
+        _print(f"            sign in as admin with {password.get_secret_value()}")
+        _print(
+            "            (it is asked to be changed, and not shown again: keyway operators reset-password)"
+        )
 
 
 def _show(state: StackState) -> None:
     out.print("ready" if state.ready else "starting")
     for name, url in state.model_dump(
-        include={"amqp_url", "amqp_admin_url", "mongo_url", "simulator_url"}
+        include={"amqp_url", "amqp_admin_url", "mongo_url", "simulator_url", "console_url"}
     ).items():
         if url:
             out.print(f"{name:<15} {masked(url)}", highlight=False, soft_wrap=True)

@@ -11,8 +11,8 @@ from rich.progress import Progress
 
 from infra.money import usd
 from infra.mongo import Document
+from infra.totals import SUMMED
 from workers.accounting.rebuild import Difference, Rebuild
-from workers.accounting.totals import SUMMED
 from workers.budgets.registry import BudgetRegistry
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
 

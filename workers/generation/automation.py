@@ -16,6 +16,8 @@ class Automation:
     call_timeout_s: float
     #: Calls in flight, over all workers; None: without a cap of its own.
     max_in_flight: int | None
+    #: Whether its lane is left alone for now.
+    paused: bool = False
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
@@ -26,4 +28,5 @@ class Automation:
             float(document["deadline_s"]),
             float(document["call_timeout_s"]),
             document.get("max_in_flight"),
+            document.get("paused", False),
         )

@@ -6,14 +6,15 @@ since its loss costs a repeated claim at most; a result with `majority`, since t
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from infra.group_commit import GroupCommit
 from infra.mongo import BulkWriteError, Collection, Document, Mongo, ReturnDocument, UpdateOne
-from infra.vault import Sealed, Vault
+from infra.stored_results import open_stored, stored_context
+from infra.vault import Vault
 
 log = structlog.get_logger()
 
@@ -90,6 +91,8 @@ class Record:
     events: list[bytes]
     #: The chunks of a streamed answer, packed; empty where there are none.
     chunks: bytes = b""
+    #: What may be told of it without opening the result.
+    facts: Document = field(default_factory=dict)
 
 
 def duplicates(error: BulkWriteError) -> set[int]:
@@ -102,36 +105,6 @@ def duplicates(error: BulkWriteError) -> set[int]:
     if any(failure["code"] != DUPLICATE_KEY for failure in failures):
         raise error
     return {failure["index"] for failure in failures}
-
-
-async def stored_result(
-    mongo: Mongo, vault: Vault, automation_id: str, request_id: str
-) -> tuple[str, bytes | None] | None:
-    """What the journal keeps of a request.
-
-    Returns:
-        Its status, and its result up to `replayed` where it is done; None where nothing is kept.
-
-    Raises:
-        PyMongoError: MongoDB is away or refused.
-        VaultError: the result can't be opened with any of the master keys.
-    """
-    identity = f"{automation_id}/{request_id}"
-    found = await mongo.requests.find_one({"_id": identity})
-    if found is None:
-        return None
-    if found["status"] == "running":
-        return "running", None
-    return found["status"], _open(vault, found, "result")
-
-
-def _context(identity: str, field: str) -> str:
-    """What a stored text is bound to, so that it can't be moved to another entry or field."""
-    return f"{field}:{identity}"
-
-
-def _open(vault: Vault, entry: Document, field: str) -> bytes:
-    return vault.open(Sealed.from_document(entry[field]), _context(entry["_id"], field))
 
 
 class Journal:
@@ -248,8 +221,8 @@ class Journal:
         if found is None:
             return await self.claim(claim.automation_id, claim.request_id, call)
         if found["status"] != "running":
-            chunks = _open(self._vault, found, "chunks") if found.get("chunks") else b""
-            return Done(_open(self._vault, found, "result"), list(found["events"]), chunks)
+            chunks = open_stored(self._vault, found, "chunks") if found.get("chunks") else b""
+            return Done(open_stored(self._vault, found, "result"), list(found["events"]), chunks)
         if await self._is_worked_on(claim, found["owner"]):
             return Running()
         taken = await self._mongo.requests.find_one_and_update(
@@ -330,12 +303,13 @@ class Journal:
             "result": self._seal(record, "result", record.result),
             **({"chunks": self._seal(record, "chunks", record.chunks)} if record.chunks else {}),
             "events": record.events,
+            **record.facts,
             "finished_at": now,
             "expires_at": now + self._result_ttl,
         }
 
     def _seal(self, record: Record, field: str, content: bytes) -> Document:
-        return self._vault.seal(content, _context(record.claim.id, field)).document()
+        return self._vault.seal(content, stored_context(record.claim.id, field)).document()
 
     async def _stay_present(self) -> None:
         while True:

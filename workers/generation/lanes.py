@@ -153,7 +153,9 @@ class Lanes:
                 log.info("lane_opened", automation_id=automation.id)
             lane.automation = automation
             async with lane.changing:
-                if lane.resumption is None and lane.consumer_tag is None:
+                if automation.paused:
+                    await self._leave(lane)
+                elif lane.resumption is None and lane.consumer_tag is None:
                     await self._consume(lane)
 
     @property
@@ -208,6 +210,13 @@ class Lanes:
             found["_id"]: Automation.from_document(found)
             async for found in self._mongo.automations.find(query, {"held": 0})
         }
+
+    async def _leave(self, lane: _Lane) -> None:
+        """Take nothing from the lane of a paused automation; what is in hand goes on."""
+        if lane.consumer_tag is not None:
+            await self._cancel(lane)
+            lane.prefetch = self._first_prefetch
+            log.info("lane_left", automation_id=lane.automation.id, in_hand=lane.in_hand)
 
     async def _consume(self, lane: _Lane) -> None:
         async with asyncio.timeout(CHANGE_TIMEOUT_S):

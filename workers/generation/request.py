@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
-from infra.mongo import PyMongoError
+from infra.mongo import Document, PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, PutOff, Reserving
 from workers.generation.automation import Automation
@@ -27,6 +27,7 @@ from workers.generation.result import (
     Progress,
     failed,
     succeeded,
+    timings,
 )
 from workers.generation.work import HandedBackError, LaneFullError, Work
 from workers.keys.pool import Reservation
@@ -294,7 +295,16 @@ class RequestHandler:
             error = Error(ErrorCode.INTERNAL, "the answer was delivered once, and is too large to be kept")
             result = failed(work.request.envelope, Progress(), error, self._now())
             chunks = b""
-        return Record(work.claim, status, result, work.events, chunks)
+        return Record(work.claim, status, result, work.events, chunks, self._facts(work))
+
+    def _facts(self, work: Work) -> Document:
+        """What the journal tells operators of a request; whose it is and what for, where no attempt does."""
+        request = work.request
+        facts: Document = {"timings": timings(request.envelope, work.progress, self._now())}
+        if not work.events:
+            asked = {"user_id": request.user_id, "model": request.model, "path": request.path.value}
+            facts |= {"unattempted": True, **asked}
+        return facts
 
 
 def _call(reserved: Reservation, number: int) -> Call:

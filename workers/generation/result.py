@@ -105,6 +105,16 @@ def usage_event(envelope: Envelope, path: str, user_id: str | None, attempt: Att
     )
 
 
+def timings(envelope: Envelope, progress: Progress, now: float) -> dict[str, int]:
+    """How long a request took that ends now."""
+    return {
+        "queued_ms": _milliseconds(envelope.received_at - envelope.published_at),
+        "waited_ms": _milliseconds(progress.waited_s),
+        "upstream_ms": progress.upstream_ms,
+        "total_ms": _milliseconds(now - envelope.published_at),
+    }
+
+
 def rfc3339(seconds: float) -> str:
     """A time of the wire, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -140,12 +150,7 @@ def _result(
                 }
                 for attempt in progress.attempts
             ],
-            "timings": {
-                "queued_ms": _milliseconds(envelope.received_at - envelope.published_at),
-                "waited_ms": _milliseconds(progress.waited_s),
-                "upstream_ms": progress.upstream_ms,
-                "total_ms": _milliseconds(now - envelope.published_at),
-            },
+            "timings": timings(envelope, progress, now),
         }
     )[:-1]
 

@@ -1,5 +1,6 @@
 """The operator's hand on keys: add, list, switch, remove, re-encrypt. Secrets go in and never come out."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -17,6 +18,12 @@ from workers.keys.key import Limits
 from workers.keys.status import StatusChange, change_status, revoke_leases
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+ALIAS = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,100}")
+BASE_URL = re.compile(r"https?://[^\s/@]+(/[^\s]*)?")
+#: Characters of a key of which the last four may be shown.
+SHORTEST_SHOWN = 12
+#: The largest limit: MongoDB's largest integer.
+MOST = 2**63 - 1
 
 
 def secret_context(automation_id: str, key_id: str) -> str:
@@ -31,6 +38,29 @@ def open_secret(vault: Vault, automation_id: str, key_id: str, sealed: Sealed) -
         VaultError: another master key's, changed, or moved.
     """
     return SecretStr(vault.open(sealed, secret_context(automation_id, key_id)).decode())
+
+
+def check_new(alias: str, api_key: SecretStr, limits: Limits, base_url: str) -> None:
+    """Refuse a key that can't be one.
+
+    Raises:
+        PlatformError: a part of it is wrong; which one is said, and never its value.
+    """
+    value = api_key.get_secret_value()
+    if not value.isascii() or not value.isprintable() or not value:
+        raise PlatformError("the API key is empty, or has characters that none has")
+    if any(limit is not None and not 1 <= limit <= MOST for limit in asdict(limits).values()):
+        raise PlatformError("a limit is less than 1, or larger than any that can be kept")
+    if not ALIAS.fullmatch(alias):
+        raise PlatformError("a key's name has 1 to 100 characters, none of them a control character")
+    if not BASE_URL.fullmatch(base_url):
+        raise PlatformError("the provider's address begins with http:// or https://, and has no spaces")
+
+
+def last_four(api_key: SecretStr) -> str:
+    """What may be shown of a key: nothing of one that is so short that it would be most of it."""
+    value = api_key.get_secret_value()
+    return value[-4:] if len(value) >= SHORTEST_SHOWN else ""
 
 
 class KeyRegistry:
@@ -74,11 +104,8 @@ class KeyRegistry:
         if vault is None:
             raise PlatformError("adding a key needs KEYWAY_MASTER_KEYS")
         value = SecretStr(api_key.get_secret_value().strip())
-        if not value.get_secret_value().isascii() or not value.get_secret_value().isprintable() or not value:
-            raise PlatformError("the API key is empty, or has characters that none has")
-        if any(limit is not None and limit < 1 for limit in asdict(limits).values()):
-            raise PlatformError("a limit is less than 1")
-        await self._automation(automation_id)
+        check_new(alias, value, limits, base_url)
+        await self.automation(automation_id)
         twin = await self._mongo.keys.find_one(
             {"fingerprint": {"$in": vault.fingerprints(value)}}, {"automation_id": 1, "alias": 1}
         )
@@ -99,7 +126,7 @@ class KeyRegistry:
                 value.get_secret_value().encode(), secret_context(automation_id, key_id)
             ).document(),
             "fingerprint": vault.fingerprint(value),
-            "last_four": value.get_secret_value()[-4:],
+            "last_four": last_four(value),
             "limits": asdict(limits),
             "status": "active",
             "status_reason": "added",
@@ -122,7 +149,7 @@ class KeyRegistry:
         Raises:
             NotFoundError: there is no such automation or key.
         """
-        await self._automation(automation_id)
+        await self.automation(automation_id)
         key = await self._mongo.keys.find_one(
             {"automation_id": automation_id, "alias": alias}, {"secret": 0, "fingerprint": 0}
         )
@@ -137,7 +164,7 @@ class KeyRegistry:
             NotFoundError: there is no such automation.
         """
         if automation_id is not None:
-            await self._automation(automation_id)
+            await self.automation(automation_id)
         query = {} if automation_id is None else {"automation_id": automation_id}
         found = self._mongo.keys.find(query, {"secret": 0, "fingerprint": 0})
         return [key async for key in found.sort([("automation_id", 1), ("created_at", 1)])]
@@ -223,6 +250,11 @@ class KeyRegistry:
             done += 1
             yield done, total
 
-    async def _automation(self, automation_id: str) -> None:
+    async def automation(self, automation_id: str) -> None:
+        """Make sure that there is such an automation.
+
+        Raises:
+            NotFoundError: there is none.
+        """
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}) is None:
             raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")

@@ -12,8 +12,9 @@ from pamqp import header
 from pamqp.commands import Basic
 
 from contracts import names
+from infra.dead_letter_facts import Wanted, everything_of, plain
 from infra.dead_letter_queue import REOPENED_TTL, Letter, replayed, without_past_deadline
-from workers.cli.dead import Wanted, everything_of, plain, printable
+from workers.cli.dead import printable
 from workers.generation import journal
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

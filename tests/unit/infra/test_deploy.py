@@ -63,9 +63,9 @@ def copied() -> set[str]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"rabbitmq", "mongo", "init", "worker", "accounting", "leasing", "cli"}
-    assert set(STAYING) == {"rabbitmq", "mongo", "worker", "accounting", "leasing"}
-    assert set(OURS) == {"init", "worker", "accounting", "leasing", "cli"}
+    assert set(SERVICES) == {"rabbitmq", "mongo", "init", "worker", "accounting", "leasing", "console", "cli"}
+    assert set(STAYING) == {"rabbitmq", "mongo", "worker", "accounting", "leasing", "console"}
+    assert set(OURS) == {"init", "worker", "accounting", "leasing", "console", "cli"}
 
 
 def test_every_variable_stands_in_the_sample_and_the_sample_has_no_other() -> None:
@@ -86,7 +86,8 @@ def test_every_keyway_variable_is_a_setting_and_a_default_is_the_setting_s_own()
     for name, value in SAMPLE.items():
         if name.startswith("KEYWAY_") and value:
             default = Settings.model_fields[name.removeprefix("KEYWAY_").lower()].default
-            assert value == (f"{default:g}" if isinstance(default, float) else str(default))
+            written = str(default).lower() if isinstance(default, bool) else f"{default}"
+            assert value == (f"{default:g}" if isinstance(default, float) else written)
 
 
 @pytest.mark.parametrize("name", sorted(STAYING))
@@ -100,7 +101,7 @@ def test_a_service_that_stays_is_checked_restarted_and_given_time_to_stop(name: 
     assert int(stop_s.group(1)) >= 2 * Settings().grace_s + CLOSE_TIMEOUT_S
 
 
-@pytest.mark.parametrize("name", ["worker", "accounting", "leasing"])
+@pytest.mark.parametrize("name", ["worker", "accounting", "leasing", "console"])
 def test_a_service_starts_when_init_is_done_and_both_servers_are_healthy(name: str) -> None:
     waits = mapping(SERVICES[name]["depends_on"], 4)
     assert {on: text.split(": ")[1].strip() for on, text in waits.items()} == {

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.mongo import Document, UpdateOne
+from infra.totals import total_id
 from tests.builders import NOON, ledger_row
-from workers.accounting.totals import subjects, total_id, total_updates
+from workers.accounting.totals import subjects, total_updates
 
 COUNTS = st.integers(0, 10_000)
 ROWS = st.lists(
