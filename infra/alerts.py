@@ -4,7 +4,7 @@ They are written in the transaction of what they tell of, so that there is never
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from infra.mongo import Document, Mongo, Session
@@ -15,6 +15,13 @@ class AlertKind(StrEnum):
 
     KEY_ERROR = "key_error"
     KEY_EXHAUSTED = "key_exhausted"
+    BUDGET_SOFT = "budget_soft"
+    BUDGET_SPENT = "budget_spent"
+    UNKNOWN_PRICE = "unknown_price"
+
+
+#: What is over by itself when its UTC day or month is.
+WINDOWED = (AlertKind.BUDGET_SOFT, AlertKind.BUDGET_SPENT, AlertKind.UNKNOWN_PRICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,11 @@ class Alert:
     window: str
     reason: str
 
+    @property
+    def id(self) -> str:
+        """Its `_id`: it is there once."""
+        return f"{self.kind}/{self.subject}/{self.window}"
+
 
 async def raise_alert(mongo: Mongo, alert: Alert, at: datetime, session: Session) -> None:
     """Raise an alert, or open it again within its window.
@@ -44,7 +56,6 @@ async def raise_alert(mongo: Mongo, alert: Alert, at: datetime, session: Session
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    identity = f"{alert.kind}/{alert.subject}/{alert.window}"
     update: Document = {
         "$setOnInsert": {
             "kind": alert.kind.value,
@@ -57,7 +68,7 @@ async def raise_alert(mongo: Mongo, alert: Alert, at: datetime, session: Session
         "$set": {"reason": alert.reason, "last_at": at, "resolved_at": None},
         "$inc": {"times": 1},
     }
-    await mongo.alerts.update_one({"_id": identity}, update, upsert=True, session=session)
+    await mongo.alerts.update_one({"_id": alert.id}, update, upsert=True, session=session)
 
 
 async def resolve_alerts(mongo: Mongo, subject: str, at: datetime, session: Session) -> None:
@@ -69,3 +80,18 @@ async def resolve_alerts(mongo: Mongo, subject: str, at: datetime, session: Sess
     await mongo.alerts.update_many(
         {"subject": subject, "resolved_at": None}, {"$set": {"resolved_at": at}}, session=session
     )
+
+
+async def resolve_over(mongo: Mongo, at: datetime) -> int:
+    """Note that what was of a UTC day or month that is over is over too.
+
+    Returns:
+        How many alerts were resolved.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    day = at.astimezone(UTC).date().isoformat()
+    kinds = [kind.value for kind in WINDOWED]
+    over = {"kind": {"$in": kinds}, "window": {"$nin": [day, day[:7]]}, "resolved_at": None}
+    return (await mongo.alerts.update_many(over, {"$set": {"resolved_at": at}})).modified_count

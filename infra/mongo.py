@@ -117,6 +117,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="dearest_of_automation",
         ),
     ],
+    "budgets": [IndexModel([("automation_id", ASCENDING)], name="automation")],
     "alerts": [
         IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open"),
         IndexModel([("raised_at", DESCENDING)], name="latest"),
@@ -152,6 +153,25 @@ VALIDATORS: dict[str, Document] = {
                 "properties": {"nonce": {"bsonType": "binData"}, "ciphertext": {"bsonType": "binData"}},
             },
             "api_key": {"not": {}},
+        },
+    },
+    "budgets": {
+        "bsonType": "object",
+        "required": ["_id", "scope", "automation_id", "subject", "window", "limit_nanousd", "soft_percent"],
+        "properties": {
+            "scope": {"enum": ["automation", "key", "user"]},
+            "window": {"enum": ["day", "month"]},
+            "limit_nanousd": {"bsonType": ["int", "long"], "minimum": 1},
+            "soft_percent": {"bsonType": ["int", "long"], "minimum": 1, "maximum": 100},
+            "hard": {"bsonType": "bool"},
+            "spent_nanousd": {"bsonType": ["int", "long"]},
+        },
+    },
+    "prices": {
+        "bsonType": "object",
+        "required": ["_id", "input", "output", "cached"],
+        "properties": {
+            name: {"bsonType": ["int", "long"], "minimum": 0} for name in ("input", "output", "cached")
         },
     },
     "leases": {
@@ -193,6 +213,9 @@ class Mongo:
         self.automations = self.database["automations"]
         self.automations_fast = self.database["automations"].with_options(write_concern=fast)
         self.alerts = self.database["alerts"]
+        self.budgets = self.database["budgets"]
+        self.budgets_fast = self.database["budgets"].with_options(write_concern=fast)
+        self.prices = self.database["prices"]
         self.keys = self.database["keys"]
         self.keys_fast = self.database["keys"].with_options(write_concern=fast)
         self.leases = self.database["leases"]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import Heartbeat, UsageRecorded, UsageReported
+from infra.alerts import resolve_over
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
@@ -22,6 +23,7 @@ from infra.group_commit import GroupCommit
 from infra.mongo import Document, Mongo, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
+from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from workers.accounting.heartbeats import Heartbeats
@@ -54,6 +56,7 @@ async def run(settings: Settings) -> None:
         )
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
+        await load_prices(mongo)
         broker, connection = await connect_broker(settings, "accounting")
         channel = await connection.channel(publisher_confirms=True)
         await declare_topology(channel)
@@ -69,6 +72,7 @@ async def run(settings: Settings) -> None:
         async def begin() -> None:
             housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
             housekeeping.append(asyncio.create_task(heartbeats.keep()))
+            housekeeping.append(asyncio.create_task(keep_prices(mongo)))
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -126,7 +130,7 @@ async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: s
 
 
 async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:
-    """Bring back keys whose time is over, charge unreported leases, and publish what waits in the outbox."""
+    """End what is over: keys' pauses, unreported leases, alerts; and publish what waits in the outbox."""
 
     async def publish(event: Document) -> None:
         message = Message(
@@ -142,6 +146,7 @@ async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) ->
         try:
             await ledger.renew_exhausted()
             await ledger.charge_unreported()
+            await resolve_over(mongo, await mongo.server_time())
             await publish_outbox(mongo, publish)
         except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
             log.warning("housekeeping_delayed", error=type(error).__name__, retry_in_s=RETRY_S)

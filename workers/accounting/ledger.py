@@ -18,6 +18,7 @@ import structlog
 from contracts.messages import Outcome, UsageRecorded
 from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session, UpdateOne
 from infra.totals import total_id
+from workers.accounting.budgets import count_spending, note_spending
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.placing import Placed, candidates, place
@@ -93,6 +94,7 @@ class Ledger:
                 log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
         with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses
+            await count_spending(self._mongo, batch.placed.added, now)
             await self._end_leases(batch)
             await self._check_doubtful(batch)
             await self._correct_pools(batch.placed.added, now)
@@ -196,6 +198,7 @@ class Ledger:
             totals = total_updates(placed.added, placed.replaced)
             await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
             await self._change_statuses(placed.added, now, session)
+            await note_spending(self._mongo, placed.added, now, session)
         return placed
 
     async def _change_statuses(self, rows: Sequence[Document], now: datetime, session: Session) -> None:

@@ -8,7 +8,7 @@ from infra.mongo import Document
 from workers.cli.key_facts import moment
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
 
-app = typer.Typer(help="What a person should know: keys in error, keys exhausted.", no_args_is_help=True)
+app = typer.Typer(help="What a person should know: keys that stopped, budgets, prices.", no_args_is_help=True)
 
 #: What scripts are told of an alert.
 FIELDS = (

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.living_processes import living
+from workers.cli.budgets import limits_of, set_budgets
 from workers.cli.key_facts import moment
 from workers.cli.rotate_token import rotate_token
 from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
@@ -29,6 +30,10 @@ AllowLeases = Annotated[
     bool | None,
     typer.Option("--allow-leases/--no-allow-leases", help="Whether it may ask for keys to call itself."),
 ]
+DailyBudgetUsd = Annotated[str | None, typer.Option(help="USD it may spend each UTC day; 0: no such budget.")]
+MonthlyBudgetUsd = Annotated[
+    str | None, typer.Option(help="USD it may spend each UTC month; 0: no such budget.")
+]
 
 
 @app.command()
@@ -38,14 +43,19 @@ def add(
     deadline_s: DeadlineS = None,
     call_timeout_s: CallTimeoutS = None,
     allow_leases: AllowLeases = None,
+    daily_budget_usd: DailyBudgetUsd = None,
+    monthly_budget_usd: MonthlyBudgetUsd = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add an automation and print its service token, which is shown this once."""
     settings = _settings(max_in_flight, deadline_s, call_timeout_s, allow_leases)
+    limits = limits_of(daily_budget_usd, monthly_budget_usd)
 
     async def work() -> str:
         async with platform() as p, p.provisioner() as provisioner:
-            return (await provisioner.add(name, actor=p.actor, settings=settings)).get_secret_value()
+            token = await provisioner.add(name, actor=p.actor, settings=settings)
+            await set_budgets(p, name, limits)
+            return token.get_secret_value()
 
     token = run(work())
     if as_json:
@@ -116,16 +126,21 @@ def set_(
     deadline_s: DeadlineS = None,
     call_timeout_s: CallTimeoutS = None,
     allow_leases: AllowLeases = None,
+    daily_budget_usd: DailyBudgetUsd = None,
+    monthly_budget_usd: MonthlyBudgetUsd = None,
 ) -> None:
     """Change an automation's settings; what is not named stays as it is."""
     settings = _settings(max_in_flight, deadline_s, call_timeout_s, allow_leases)
-    if not settings:
-        options = "--max-in-flight, --deadline-s, --call-timeout-s, --allow-leases"
+    limits = limits_of(daily_budget_usd, monthly_budget_usd)
+    if not settings and not limits:
+        options = "--max-in-flight, --deadline-s, --call-timeout-s, --allow-leases, --daily-budget-usd"
         raise typer.BadParameter(f"name at least one of {options}")
 
     async def work() -> None:
         async with platform() as p, p.provisioner() as provisioner:
-            await provisioner.change(name, settings, actor=p.actor)
+            if settings:
+                await provisioner.change(name, settings, actor=p.actor)
+            await set_budgets(p, name, limits)
 
     run(work())
     err.print(f"Changed {name}.")

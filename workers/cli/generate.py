@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.session import JsonOption, err, load_settings, out, print_json, run, usd
+from infra.money import usd
+from workers.cli.session import JsonOption, err, load_settings, out, print_json, run
 
 if TYPE_CHECKING:
     from contracts.messages import GenerationResult

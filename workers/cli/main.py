@@ -13,11 +13,13 @@ from infra.mongo import PyMongoError
 from workers.cli import (
     alerts,
     automations,
+    budgets,
     dead,
     generate,
     keys,
     leases,
     operators,
+    prices,
     results,
     services,
     stack,
@@ -44,6 +46,8 @@ app.command()(services.settings)
 app.add_typer(automations.app, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(leases.app, name="leases")
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(prices.app, name="prices")
 app.add_typer(operators.app, name="operators")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead.app, name="dead")

@@ -69,11 +69,6 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     out.print(table)
 
 
-def usd(nanousd: int) -> str:
-    """Money for people."""
-    return f"${nanousd / 1e9:,.6f}"
-
-
 @dataclass(frozen=True, slots=True)
 class Platform:
     """Open connections, for a command that changes or shows what is kept."""

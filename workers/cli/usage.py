@@ -9,10 +9,12 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from infra.money import usd
 from infra.mongo import Document
 from infra.totals import SUMMED
 from workers.accounting.rebuild import Difference, Rebuild
-from workers.cli.session import JsonOption, err, platform, print_json, print_table, run, usd
+from workers.budgets.registry import BudgetRegistry
+from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
 
 app = typer.Typer(help="What a day used and cost.")
 
@@ -74,6 +76,8 @@ def rebuild(
 ) -> None:
     """Compare every total with the ledger that it is the sum of, and put right what differs.
 
+    Budgets then count what the totals say.
+
     Accounting may run meanwhile. It may be stopped and repeated at any time.
     """
     chosen = None if day is None else _day(day)
@@ -92,6 +96,8 @@ def rebuild(
                         if not dry_run:
                             for difference in {d.total: d for d in found}.values():
                                 await books.mend(difference)
+            if not dry_run:
+                await BudgetRegistry(p.mongo, p.actor).rebuild(automation)
         return compared, differences
 
     compared, differences = run(work())

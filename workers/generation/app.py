@@ -13,7 +13,7 @@ from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
-from infra.prices import cost
+from infra.prices import cost, keep_prices, load_prices
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
 from infra.telemetry import configure_logging
@@ -52,6 +52,7 @@ async def run(settings: Settings) -> None:
         )
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
+        await load_prices(mongo)
         broker, connection = await connect_broker(settings, "generation")
         async with connection.channel() as channel:
             await declare_topology(channel)
@@ -71,10 +72,12 @@ async def run(settings: Settings) -> None:
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)
         app = FastStream(broker, logger=None)
+        prices: list[asyncio.Task[None]] = []
 
         @app.on_startup
         async def set_clocks() -> None:
             await pool.start()
+            prices.append(asyncio.create_task(keep_prices(mongo)))
 
         @app.after_startup
         async def open_lanes() -> None:
@@ -85,6 +88,9 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def finish() -> None:
             await lanes.stop(settings.grace_s)
+            for task in prices:
+                task.cancel()
+            await asyncio.gather(*prices, return_exceptions=True)
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await prober.close()
                 await pool.close()

@@ -98,9 +98,17 @@ class Attempts:
         Raises:
             PyMongoError: MongoDB is away.
         """
-        tokens = estimate(request.path, request.body, self._averages)
+        estimated = estimate(request.path, request.body, self._averages)
         patience_until = min(self._pool.now() + PATIENCE_S, request.envelope.received_at + LONGEST_HELD_S)
-        ask = Ask(request.model, tokens, request.deadline, avoid, patience_until)
+        ask = Ask(
+            request.model,
+            estimated.tokens,
+            request.deadline,
+            avoid,
+            patience_until,
+            estimated.input_tokens,
+            request.user_id,
+        )
         return await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
 
     async def first(self, reserving: Reserving) -> Reservation | None:

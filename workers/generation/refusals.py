@@ -24,6 +24,8 @@ def refused(refusal: Refusal, failure: Failure | None) -> Error:
         case RefusalReason.KEYS_EXHAUSTED:
             message = "every usable key is out of its daily tokens or its quota until after the deadline"
             return Error(ErrorCode.KEYS_EXHAUSTED, message, refusal.retry_at, provider)
+        case RefusalReason.BUDGET_SPENT:
+            return Error(ErrorCode.BUDGET_EXCEEDED, refusal.detail, refusal.retry_at, provider)
         case RefusalReason.PROVIDER_FAILING:
             message = failure.message if failure else "every key is left out, since its calls fail"
             return Error(ErrorCode.PROVIDER_UNAVAILABLE, message, refusal.retry_at, provider)

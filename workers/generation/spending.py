@@ -48,6 +48,7 @@ def answered(
         reserved.model,
         sample=Sample(ok=True, latency_ms=answer.latency_ms),
         rate_limits=answer.rate_limits,
+        cost_nanousd=record.cost.nanousd,
     )
     return record, settlement
 
@@ -92,6 +93,7 @@ def failed(
         cool_reason=verdict.outcome,
         denies_model=verdict.denies_model and request.model is not None,
         rate_limits=failure.rate_limits,
+        cost_nanousd=record.cost.nanousd,
     )
     return record, settlement
 

@@ -1,6 +1,6 @@
 """Tokens: estimated before a call, read from the provider's answer after it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from contracts.messages import Path, Usage
 
@@ -19,6 +19,13 @@ AVERAGE_WEIGHT = 0.1
 
 _NO_OUTPUT = frozenset({Path.EMBEDDINGS, Path.MODERATIONS})
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+class Estimate(NamedTuple):
+    """Tokens that a call is expected to use, and how many of them are input."""
+
+    tokens: int
+    input_tokens: int
 
 
 class OutputAverages:
@@ -53,16 +60,17 @@ def tokens_of(characters: int) -> int:
     return characters // CHARACTERS_PER_TOKEN + 1
 
 
-def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> int:
+def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> Estimate:
     """Tokens that a call is expected to use: its input, and its output's bound or the model's average."""
     total = estimate_input(body)
     if path in _NO_OUTPUT:
-        return total
+        return Estimate(total, total)
     bounds = [max(0, body[name]) for name in _OUTPUT_LIMITS if type(body.get(name)) is int]
     average = averages.expected(str(body.get("model", "")))
     output = min(bounds, default=average)
     choices = _count(body, "n") or 1
-    return min(total + output * (choices if choices <= MOST_CHOICES else 1), LARGEST_ESTIMATE)
+    tokens = min(total + output * (choices if choices <= MOST_CHOICES else 1), LARGEST_ESTIMATE)
+    return Estimate(tokens, min(total, tokens))
 
 
 def usage_of(answer: dict[str, Any]) -> Usage | None:

@@ -145,7 +145,9 @@ async def end_lease(mongo: Mongo, lease: LeasedKey, used: int, *, in_minute: boo
         PyMongoError: MongoDB is away or refused.
     """
     await mongo.keys.update_one({"_id": lease.key_id}, end_pipeline(lease, used, in_minute=in_minute))
-    await mongo.automations.update_one({"_id": lease.automation_id}, {"$pull": {"held": {"w": lease.id}}})
+    lent: Document = {"$pull": {"held": {"w": lease.id}}}
+    await mongo.automations.update_one({"_id": lease.automation_id}, lent)
+    await mongo.budgets.update_many({"automation_id": lease.automation_id, "held.w": lease.id}, lent)
 
 
 async def begin_slot(mongo: Mongo, lease: LeasedKey, hold: str) -> None:

@@ -17,6 +17,7 @@ import structlog
 
 from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
+from workers.budgets.keeper import BudgetKeeper, Claims
 from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, begin_slot
 from workers.keys.limits import calls_that_fit, chargeable, used_in_window
@@ -50,6 +51,8 @@ class Reservation:
     hold: str
     #: Whether it holds one of the automation's own slots too.
     slot: bool = False
+    #: What it holds of budgets.
+    claims: Claims = ()
 
 
 Reserved: TypeAlias = Reservation | Refusal | Later
@@ -96,6 +99,7 @@ class KeyPool:
         self._server_offset = time.time() - clock()
         self._automations: dict[str, _AutomationKeys] = {}
         self._settlements: dict[tuple[str, str], GroupCommit[_Settled, None]] = {}
+        self._budgets = BudgetKeeper(mongo, worker_id, self.now, clock=clock)
         self._hold = worker_id
         self._live: Counter[str] = Counter()
         self._renewal: asyncio.Task[None] | None = None
@@ -116,6 +120,7 @@ class KeyPool:
             task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         await asyncio.gather(*(commit.drain() for commit in self._settlements.values()))
+        await self._budgets.close()
 
     def now(self) -> float:
         """The time on MongoDB's clock, in seconds since the epoch."""
@@ -149,6 +154,20 @@ class KeyPool:
         Raises:
             PyMongoError: MongoDB is away.
         """
+        claims = await self._budgets.claim(automation_id, ask)
+        if not isinstance(claims, tuple):
+            return claims
+        reserved: Reserved | None = None
+        try:
+            reserved = await self._reserve_key(automation_id, ask, max_in_flight)
+        finally:
+            if claims and not isinstance(reserved, Reservation):
+                self._budgets.release(claims)
+        if claims and isinstance(reserved, Reservation):
+            return replace(reserved, claims=(*reserved.claims, *claims))
+        return reserved
+
+    async def _reserve_key(self, automation_id: str, ask: Ask, max_in_flight: int | None) -> Reserved:
         keys = self._automations.setdefault(automation_id, _AutomationKeys())
         waiter = _Waiter(ask, asyncio.get_running_loop().create_future())
         keys.waiting.append(waiter)
@@ -173,7 +192,11 @@ class KeyPool:
         if commit is None:
             write = partial(self._write_settlements, reservation.key, reservation.hold)
             commit = self._settlements[place] = GroupCommit(write)
-        return commit.submit(_Settled(reservation, self._only_news(reservation, settlement)))
+        settled = commit.submit(_Settled(reservation, self._only_news(reservation, settlement)))
+        if not reservation.claims:
+            return settled
+        spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
+        return asyncio.create_task(_both(spent, settled))
 
     def release(self, reservation: Reservation) -> None:
         """Give back a reservation whose call was not made; it still counts as one of its minute."""
@@ -201,9 +224,11 @@ class KeyPool:
             if self._hold == hold:
                 self._hold_anew()
             self._live[hold] -= 1
+            self._budgets.release(reservation.claims)
             raise
         if is_lent:
             self._live[hold] -= 1
+            await self._budgets.lend(reservation.claims, lease)
         else:
             self.release(reservation)
         self.invalidate(reservation.key.automation_id)
@@ -222,7 +247,8 @@ class KeyPool:
         return replace(settlement, rate_limits=None)
 
     def invalidate(self, automation_id: str) -> None:
-        """Read the automation's keys again before the next reservation."""
+        """Read the automation's keys and budgets again before the next reservation."""
+        self._budgets.invalidate(automation_id)
         if keys := self._automations.get(automation_id):
             keys.loaded_at = float("-inf")
             keys.changed.set()
@@ -285,17 +311,17 @@ class KeyPool:
         keys.waiting = [waiter for waiter in keys.waiting if not waiter.answer.done()]
         batch = list(keys.waiting)
         asks = [waiter.ask for waiter in batch]
-        planned = plan(asks, keys.keys.values(), self.now())
+        planned = self._plan(automation_id, asks)
         if planned.refuse and self._clock() - keys.loaded_at > FRESH_S:
             # A refusal is final: an operator may just have added or enabled a key.
             await self._load(automation_id, keys)
-            planned = plan(asks, keys.keys.values(), self.now())
+            planned = self._plan(automation_id, asks)
         slots = None
         if planned.reserve and keys.max_in_flight is not None:
             wanted = sum(map(len, planned.reserve.values()))
             slots = await take_slots(self._mongo, automation_id, self._hold, wanted)
             if slots < wanted:
-                planned = plan(asks, keys.keys.values(), self.now(), slots=slots)
+                planned = self._plan(automation_id, asks, slots)
         for index, answer in (planned.refuse | planned.put_off).items():
             if not batch[index].answer.done():
                 batch[index].answer.set_result(answer)
@@ -305,6 +331,11 @@ class KeyPool:
                 await self._give_slots(automation_id, self._hold, slots - used)
         elif not planned.refuse and not planned.put_off and planned.look_again_at is not None:
             await self._wait(keys, planned.look_again_at - self.now())
+
+    def _plan(self, automation_id: str, asks: Sequence[Ask], slots: int | None = None) -> Plan:
+        keys = self._automations[automation_id].keys.values()
+        budgets = self._budgets.of_keys(automation_id)
+        return plan(asks, keys, self.now(), slots=slots, budgets=budgets)
 
     async def _reserve_planned(
         self, keys: _AutomationKeys, batch: list[_Waiter], planned: Plan, *, slot: bool
@@ -326,6 +357,7 @@ class KeyPool:
     async def _load(self, automation_id: str, keys: _AutomationKeys) -> None:
         keys.loaded_at = self._clock()
         loaded, server_time = await load_keys(self._mongo, automation_id)
+        await self._budgets.load(automation_id, older_than_s=FRESH_S)
         if server_time is not None:
             self._server_offset = server_time - self._clock()
         keys.keys = {key.id: key for key in loaded}
@@ -334,18 +366,31 @@ class KeyPool:
         self, keys: _AutomationKeys, key_id: str, model: str, waiters: list[_Waiter], *, slot: bool
     ) -> int:
         key = keys.keys[key_id]
+        claims: list[Claims] = [()] * len(waiters)
+        if budgets := self._budgets.of_keys(key.automation_id).get(key_id):
+            costs = [waiter.ask.cost_nanousd for waiter in waiters]
+            claimed = await self._budgets.claim_of_key(budgets, costs)
+            waiters = [waiter for waiter, held in zip(waiters, claimed, strict=True) if held is not None]
+            claims = [held for held in claimed if held is not None]
+            if not waiters:
+                return 0
         token_counts = [chargeable(key, waiter.ask.tokens, model, self.now()) for waiter in waiters]
         hold = self._hold
-        reserved = await reserve(self._mongo, key_id, hold, model, token_counts)
+        reserved = None
+        try:
+            reserved = await reserve(self._mongo, key_id, hold, model, token_counts)
+        finally:
+            granted = 0 if reserved is None else reserved[0]
+            self._budgets.release(claim for held in claims[granted:] for claim in held)
         if reserved is None:
             keys.loaded_at = float("-inf")
             return 0
-        granted, key, server_time = reserved
+        _, key, server_time = reserved
         self._live[hold] += granted
         self._server_offset = server_time - self._clock()
         keys.keys[key_id] = key
-        for waiter, tokens in zip(waiters[:granted], token_counts, strict=False):
-            reservation = Reservation(key, key.window[-1].second, tokens, model, hold, slot)
+        for waiter, tokens, held in zip(waiters[:granted], token_counts, claims, strict=False):
+            reservation = Reservation(key, key.window[-1].second, tokens, model, hold, slot, held)
             if waiter.answer.done():
                 self.release(reservation)
             else:
@@ -375,5 +420,11 @@ class KeyPool:
             try:
                 for hold in list(self._live):
                     await renew_holds(self._mongo, hold)
+                await self._budgets.renew()
             except PyMongoError as error:
                 log.warning("holds_not_renewed", error=type(error).__name__)
+
+
+async def _both(spent: "asyncio.Future[list[None]]", settled: "asyncio.Future[None]") -> None:
+    await spent
+    await settled

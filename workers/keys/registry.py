@@ -218,6 +218,7 @@ class KeyRegistry:
         async def delete(session: Session) -> None:
             await self._mongo.keys.delete_one({"_id": key["_id"]}, session=session)
             await revoke_leases(self._mongo, key["_id"], session)
+            await self._mongo.budgets.delete_many({"scope": "key", "subject": key["_id"]}, session=session)
 
         await self._mongo.transaction(delete)
         await announce(self._mongo, automation_id, f"key {alias} removed", self._actor)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from infra.prices import cost
+from workers.budgets.budget import Budget, next_period_at
 from workers.keys.health import health_rank
 from workers.keys.key import Key
 from workers.keys.limits import (
@@ -20,6 +22,9 @@ from workers.keys.limits import (
     utilisation,
 )
 
+#: No key has a budget.
+NO_BUDGETS: Mapping[str, Sequence[Budget]] = {}
+
 
 class RefusalReason(StrEnum):
     """Why no key will serve a request before its deadline."""
@@ -29,16 +34,21 @@ class RefusalReason(StrEnum):
     NO_USABLE_KEY = "no_usable_key"
     MODEL_UNAVAILABLE = "model_unavailable"
     KEYS_EXHAUSTED = "keys_exhausted"
+    BUDGET_SPENT = "budget_spent"
     PROVIDER_FAILING = "provider_failing"
     NO_CAPACITY = "no_capacity"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No key before the deadline; `retry_at` is when one may have room, in seconds since the epoch."""
+    """No key before the deadline; `retry_at` is when one may have room, in seconds since the epoch.
+
+    `detail` says which budget is spent.
+    """
 
     reason: RefusalReason
     retry_at: float | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,8 @@ class Ask:
         deadline: no call starts after it, in seconds since the epoch.
         avoid: ids of keys that failed this request already; taken only when there is no other.
         patience_until: how long it may be kept waiting here, in seconds since the epoch.
+        input_tokens: how many of the tokens are input; None: nobody knows.
+        user_id: whose budget it counts in, beside the automation's and the key's.
     """
 
     model: str | None
@@ -68,6 +80,16 @@ class Ask:
     deadline: float
     avoid: frozenset[str] = frozenset()
     patience_until: float = math.inf
+    input_tokens: int | None = None
+    user_id: str | None = None
+
+    @property
+    def cost_nanousd(self) -> int:
+        """What the call may cost, in nano-USD; 0 where the model has no price."""
+        model = self.model or ""
+        if self.input_tokens is not None:
+            return cost(model, self.input_tokens, self.tokens - self.input_tokens, 0).nanousd
+        return max(cost(model, self.tokens, 0, 0).nanousd, cost(model, 0, self.tokens, 0).nanousd)
 
 
 @dataclass(slots=True)
@@ -84,8 +106,10 @@ class Plan:
 class _Candidate:
     key: Key
     left: Room
+    budgets: Sequence[Budget] = ()
     left_of_models: dict[str | None, Room] = field(default_factory=dict)
     taken: int = 0
+    taken_nanousd: int = 0
 
     def left_of(self, model: str | None, now: float) -> Room:
         left = self.left_of_models.get(model)
@@ -95,16 +119,28 @@ class _Candidate:
 
     def fits(self, ask: Ask, now: float) -> bool:
         tokens = chargeable(self.key, ask.tokens, ask.model, now)
-        return self.left.fits(tokens) and self.left_of(ask.model, now).fits(tokens)
+        has_room = self.left.fits(tokens) and self.left_of(ask.model, now).fits(tokens)
+        return has_room and self.is_within_budgets(ask, now)
+
+    def is_within_budgets(self, ask: Ask, now: float) -> bool:
+        return all(budget.fits(ask.cost_nanousd, now, self.taken_nanousd) for budget in self.budgets)
+
+    def spent_budgets(self, ask: Ask, now: float) -> list[Budget]:
+        return [budget for budget in self.budgets if budget.is_spent(ask.cost_nanousd, now)]
 
     def take(self, ask: Ask, now: float) -> None:
         tokens = chargeable(self.key, ask.tokens, ask.model, now)
         self.left.take(tokens)
         self.left_of(ask.model, now).take(tokens)
         self.taken += 1
+        if self.budgets:
+            self.taken_nanousd += ask.cost_nanousd
 
     def available_at(self, ask: Ask, now: float) -> float:
-        return available_at(self.key, chargeable(self.key, ask.tokens, ask.model, now), ask.model, now)
+        moment = available_at(self.key, chargeable(self.key, ask.tokens, ask.model, now), ask.model, now)
+        for budget in self.spent_budgets(ask, now):
+            moment = max(moment, next_period_at(budget.window, now))
+        return moment if self.is_within_budgets(ask, now) else max(moment, now + SOON_S)
 
     def preference(self, ask: Ask, now: float) -> tuple[bool, int, float, tuple[int, int], int, float]:
         """Order among keys that have room: tier, lowest utilisation, best health, least recently used."""
@@ -120,7 +156,14 @@ class _Candidate:
         )
 
 
-def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float, *, slots: int | None = None) -> Plan:
+def plan(
+    asks: Sequence[Ask],
+    keys: Iterable[Key],
+    now: float,
+    *,
+    slots: int | None = None,
+    budgets: Mapping[str, Sequence[Budget]] = NO_BUDGETS,
+) -> Plan:
     """Assign keys to the asks, first come first served.
 
     An ask that has to wait keeps the keys that could serve it from those behind it, so that a large request
@@ -131,8 +174,9 @@ def plan(asks: Sequence[Ask], keys: Iterable[Key], now: float, *, slots: int | N
         keys: every key of the automation.
         now: the server's time, in seconds since the epoch.
         slots: how many more calls the automation's own cap allows; None: it has none.
+        budgets: of the keys that have some, by key id.
     """
-    candidates = [_Candidate(key, room(key, now)) for key in keys]
+    candidates = [_Candidate(key, room(key, now), budgets.get(key.id, ())) for key in keys]
     result = Plan()
     kept_until: dict[str, float] = {}
     for index, ask in enumerate(asks):
@@ -173,7 +217,24 @@ def _eligible(ask: Ask, candidates: list[_Candidate], now: float) -> tuple[list[
     if not alive:
         return [], Refusal(RefusalReason.NO_USABLE_KEY)
     allowed = [c for c in alive if _allows(c.key.denied_models, ask.model, now)]
-    return (allowed, None) if allowed else ([], Refusal(RefusalReason.MODEL_UNAVAILABLE))
+    if not allowed:
+        return [], Refusal(RefusalReason.MODEL_UNAVAILABLE)
+    spent = [c.spent_budgets(ask, now) for c in allowed]
+    if all(spent):
+        return [], over_budget(min(spent, key=lambda budgets: _over_at(budgets, now)), ask, now)
+    return allowed, None
+
+
+def over_budget(spent: Sequence[Budget], ask: Ask, now: float) -> Refusal:
+    """What an ask is told that budgets have no room for, until the last of them starts anew."""
+    last = max(spent, key=lambda budget: next_period_at(budget.window, now))
+    return Refusal(
+        RefusalReason.BUDGET_SPENT, next_period_at(last.window, now), last.refusal(ask.cost_nanousd, now)
+    )
+
+
+def _over_at(spent: Sequence[Budget], now: float) -> float:
+    return max(next_period_at(budget.window, now) for budget in spent)
 
 
 def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
@@ -187,7 +248,10 @@ def _choose(ask: Ask, eligible: list[_Candidate], now: float) -> _Candidate | No
 
 def _too_late(ask: Ask, eligible: list[_Candidate], available: float, now: float) -> Refusal:
     """Every key is out of its day's tokens or its quota; or every one fails; or some are merely busy."""
-    if all(is_spent(c.key, chargeable(c.key, ask.tokens, ask.model, now), now) for c in eligible):
+    if all(
+        is_spent(c.key, chargeable(c.key, ask.tokens, ask.model, now), now) or c.spent_budgets(ask, now)
+        for c in eligible
+    ):
         reason = RefusalReason.KEYS_EXHAUSTED
     elif all(c.key.is_failing() for c in eligible):
         reason = RefusalReason.PROVIDER_FAILING

@@ -30,6 +30,7 @@ class Settlement:
         cool_reason: why; of two cooldowns the longer one's reason stands.
         denies_model: whether the key may not use the model.
         rate_limits: what the provider said of its limits, where that is news.
+        cost_nanousd: what the call cost, for budgets; 0 where nobody knows, as in the books.
     """
 
     second: int
@@ -41,6 +42,7 @@ class Settlement:
     cool_reason: Outcome | None = None
     denies_model: bool = False
     rate_limits: RateLimits | None = None
+    cost_nanousd: int = 0
 
 
 def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Document]:

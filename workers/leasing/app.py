@@ -11,6 +11,7 @@ from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
+from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
@@ -39,6 +40,7 @@ async def run(settings: Settings) -> None:
         )
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
+        await load_prices(mongo)
         broker, connection = await connect_broker(settings, "leasing")
         async with connection.channel() as channel:
             await declare_topology(channel)
@@ -54,10 +56,12 @@ async def run(settings: Settings) -> None:
 
         hear_changes(broker, settings.worker_id, reload)
         app = FastStream(broker, logger=None)
+        prices: list[asyncio.Task[None]] = []
 
         @app.on_startup
         async def set_clocks() -> None:
             await pool.start()
+            prices.append(asyncio.create_task(keep_prices(mongo)))
 
         @app.after_startup
         async def begin() -> None:
@@ -66,6 +70,9 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def finish() -> None:
             await queues.stop(settings.grace_s)
+            for task in prices:
+                task.cancel()
+            await asyncio.gather(*prices, return_exceptions=True)
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()
             log.info("leasing_stopped")

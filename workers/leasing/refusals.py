@@ -42,6 +42,8 @@ def refused(refusal: Refusal) -> Failure:
         case RefusalReason.KEYS_EXHAUSTED:
             message = "every usable key is out of its daily tokens or its quota"
             return Failure(ErrorCode.KEYS_EXHAUSTED, message, refusal.retry_at)
+        case RefusalReason.BUDGET_SPENT:
+            return Failure(ErrorCode.BUDGET_EXCEEDED, refusal.detail, refusal.retry_at)
         case RefusalReason.PROVIDER_FAILING:
             message = "every key is left out, since its calls fail"
             return Failure(ErrorCode.PROVIDER_UNAVAILABLE, message, refusal.retry_at)

@@ -1,10 +1,12 @@
 """What calls cost, by figures that one can work out on the provider's price page."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.prices import Cost, cost
+from infra.prices import Cost, Price, cost, set_by_hand
 
 TOKENS = st.integers(0, 10_000_000)
 
@@ -48,3 +50,22 @@ def test_money_is_whole_and_cached_tokens_are_cheaper(prompt: int, completion: i
     assert type(full) is type(less) is int
     assert full == 150 * prompt + 600 * completion
     assert full - less == 75 * min(cached, prompt)
+
+
+@pytest.fixture
+def by_hand() -> Iterator[None]:
+    set_by_hand({"own-model": Price(1_000_000_000, 2_500_000_000, 37_500_000), "gpt-4o": Price(0, 0, 0)})
+    yield
+    set_by_hand({})
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_a_price_set_by_hand_goes_before_the_list_for_dated_versions_too() -> None:
+    assert cost("own-model", 10, 4, 4) == Cost(6 * 1000 + 150 + 4 * 2500, known=True)
+    assert cost("own-model-2026-03-10", 1, 0, 0) == Cost(1000, known=True)
+    assert cost("own-model", 1, 0, 1) == Cost(38, known=True)  # 37.5, to the even
+    assert cost("own-model-mini", 1, 0, 0) == Cost(0, known=False)
+    assert cost("gpt-4o-2024-08-06", 10, 10, 0) == Cost(0, known=True)
+    set_by_hand({})
+    assert cost("own-model", 10, 4, 4) == Cost(0, known=False)
+    assert cost("gpt-4o", 10, 10, 0) == Cost(125_000, known=True)

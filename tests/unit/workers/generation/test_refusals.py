@@ -30,6 +30,7 @@ NO_MODEL = Failure(MODEL_UNAVAILABLE, "the model `o9` does not exist", 12, 404, 
         (RefusalReason.MODEL_UNAVAILABLE, NO_MODEL, ErrorCode.PROVIDER_REJECTED),
         (RefusalReason.KEYS_EXHAUSTED, None, ErrorCode.KEYS_EXHAUSTED),
         (RefusalReason.KEYS_EXHAUSTED, OVERLOADED, ErrorCode.KEYS_EXHAUSTED),
+        (RefusalReason.BUDGET_SPENT, None, ErrorCode.BUDGET_EXCEEDED),
         (RefusalReason.NO_CAPACITY, None, ErrorCode.DEADLINE_EXCEEDED),
         (RefusalReason.NO_CAPACITY, LIMITED, ErrorCode.DEADLINE_EXCEEDED),
         (RefusalReason.NO_CAPACITY, OVERLOADED, ErrorCode.PROVIDER_UNAVAILABLE),
@@ -43,10 +44,12 @@ def test_a_request_without_a_key_fails_with_the_code_of_its_reason(
 
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_every_reason_has_an_error_with_a_message(reason: RefusalReason) -> None:
-    assert refused(Refusal(reason), None).message
+    assert refused(Refusal(reason, detail="the daily budget is spent"), None).message
 
 
-@pytest.mark.parametrize("reason", [RefusalReason.KEYS_EXHAUSTED, RefusalReason.NO_CAPACITY])
+@pytest.mark.parametrize(
+    "reason", [RefusalReason.KEYS_EXHAUSTED, RefusalReason.BUDGET_SPENT, RefusalReason.NO_CAPACITY]
+)
 @pytest.mark.parametrize("failure", [None, OVERLOADED])
 def test_when_to_ask_again_is_passed_on(reason: RefusalReason, failure: Failure | None) -> None:
     retry_at = datetime(2026, 3, 11, tzinfo=UTC).timestamp()

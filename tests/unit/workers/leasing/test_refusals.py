@@ -16,6 +16,7 @@ CODES = {
     RefusalReason.NO_USABLE_KEY: ErrorCode.NO_USABLE_KEY,
     RefusalReason.MODEL_UNAVAILABLE: ErrorCode.PROVIDER_REJECTED,
     RefusalReason.KEYS_EXHAUSTED: ErrorCode.KEYS_EXHAUSTED,
+    RefusalReason.BUDGET_SPENT: ErrorCode.BUDGET_EXCEEDED,
     RefusalReason.PROVIDER_FAILING: ErrorCode.PROVIDER_UNAVAILABLE,
     RefusalReason.NO_CAPACITY: ErrorCode.DEADLINE_EXCEEDED,
 }
@@ -23,7 +24,7 @@ CODES = {
 
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_every_reason_has_a_code_and_a_message(reason: RefusalReason) -> None:
-    failure = refused(Refusal(reason, NOW))
+    failure = refused(Refusal(reason, NOW, "the daily budget is spent"))
     assert failure.code is CODES[reason]
     assert failure.message
     assert (failure.retry_at is not None) is (failure.code.retryable)

@@ -1,0 +1,56 @@
+"""The operator's hand on prices: set, list, remove. What was booked before is not priced anew."""
+
+from datetime import UTC, datetime
+
+from infra.alerts import AlertKind
+from infra.errors import NotFoundError, PlatformError
+from infra.mongo import Document, Mongo
+from infra.prices import Price
+
+
+class PriceRegistry:
+    """Sets and removes prices, which take the place of those of `genai-prices` within seconds."""
+
+    def __init__(self, mongo: Mongo, actor: str) -> None:
+        """Take the database and who acts."""
+        self._mongo = mongo
+        self._actor = actor
+
+    async def set(self, model: str, price: Price) -> None:
+        """Set a model's price, for its dated versions too; its `unknown_price` alerts are resolved.
+
+        Args:
+            model: as the provider names it in its answers, with or without its date.
+            price: of a million tokens.
+
+        Raises:
+            PlatformError: the model's name is empty or very long.
+        """
+        if not 1 <= len(model) <= 256:
+            raise PlatformError("a model's name has 1 to 256 characters")
+        now = datetime.now(UTC)
+        written = {
+            "input": price.input,
+            "output": price.output,
+            "cached": price.cached,
+            "changed_by": self._actor,
+            "changed_at": now,
+        }
+        await self._mongo.prices.update_one({"_id": model}, {"$set": written}, upsert=True)
+        await self._mongo.alerts.update_many(
+            {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model, "resolved_at": None},
+            {"$set": {"resolved_at": now}},
+        )
+
+    async def list(self) -> list[Document]:
+        """The prices that were set by hand, by model."""
+        return [document async for document in self._mongo.prices.find().sort("_id", 1)]
+
+    async def remove(self, model: str) -> None:
+        """Go by `genai-prices` again for a model.
+
+        Raises:
+            NotFoundError: no price was set for it.
+        """
+        if not (await self._mongo.prices.delete_one({"_id": model})).deleted_count:
+            raise NotFoundError(f"no price was set for {model}; see `keyway prices list`")

@@ -1,0 +1,74 @@
+"""Budgets in the ledger's transaction: thresholds that new rows cross, and models without a price."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from infra.alerts import Alert, AlertKind, raise_alert
+from infra.mongo import Document, Mongo, Session
+from infra.prices import is_priced
+from workers.accounting.totals import subjects
+from workers.budgets.books import Place, note_crossings, raise_to_books
+from workers.budgets.budget import SCOPES, WINDOWS, Budget, Scope, budget_id, period_of
+
+
+async def note_spending(mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session) -> None:
+    """Tell of the thresholds that new ledger rows cross, and of models whose price nobody knows.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    await note_unpriced(mongo, rows, now, session)
+    if places := await budgets_of(mongo, rows, now, session):
+        await note_crossings(mongo, places, now, session)
+
+
+async def count_spending(mongo: Mongo, rows: Sequence[Document], now: datetime) -> None:
+    """Have budgets count at least what the books say of new ledger rows; after their transaction.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    if places := await budgets_of(mongo, rows, now):
+        await raise_to_books(mongo, places, now)
+
+
+async def budgets_of(
+    mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session | None = None
+) -> list[Place]:
+    """The budgets that ledger rows count in, with the periods that they are of.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    scopes: dict[str, Scope] = {scope: scope for scope in SCOPES}
+    days: dict[str, set[str]] = {}
+    for row in rows:
+        for dimension, subject in subjects(row):
+            if (scope := scopes.get(dimension)) is not None:
+                for window in WINDOWS:
+                    identity = budget_id(scope, window, row["automation_id"], subject)
+                    days.setdefault(identity, set()).add(row["day"])
+    found = mongo.budgets.find({"_id": {"$in": list(days)}}, session=session)
+    budgets = [Budget.from_document(document, now.timestamp()) async for document in found]
+    return [
+        (budget, period)
+        for budget in budgets
+        for period in sorted({period_of(budget.window, day) for day in days[budget.id]})
+    ]
+
+
+async def note_unpriced(mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session) -> None:
+    """Raise an alert a model and UTC day, unless somebody has set its price since.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    unpriced = {(row["model"], row["day"]): row["automation_id"] for row in rows if not row["price_known"]}
+    if not unpriced:
+        return
+    by_hand = {document["_id"]: document async for document in mongo.prices.find(session=session)}
+    for (model, day), automation_id in unpriced.items():
+        if not is_priced(model, by_hand):
+            reason = f"calls count no cost, since the price of {model} is not known; `keyway prices set`"
+            alert = Alert(AlertKind.UNKNOWN_PRICE, automation_id, model, model, day, reason)
+            await raise_alert(mongo, alert, now, session)
