@@ -37,6 +37,7 @@ async def probe_now(world: World, bot: str, alias: str) -> None:
     await world.mongo.keys.update_one({"automation_id": bot, "alias": alias}, due)
 
 
+@pytest.mark.minutes
 async def test_a_key_that_fails_for_a_minute_is_left_out_probed_ramped_and_back(shared: World) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary", {"error_rate": 1.0, "latency_ms": 100})

@@ -151,6 +151,7 @@ async def test_an_automations_own_cap_on_calls_in_flight_holds_over_workers_and_
     assert max(accumulate(change for _, change in sorted(changes))) == 3
 
 
+@pytest.mark.minutes
 async def test_a_key_whose_provider_allows_less_than_configured_settles_to_what_is_allowed(
     shared: World,
 ) -> None:
