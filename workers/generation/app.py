@@ -11,6 +11,7 @@ from contracts import names
 from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
+from infra.deliveries import unless_closed
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import cost, keep_prices, load_prices
@@ -24,7 +25,7 @@ from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
 from workers.generation.publishing import Publisher
 from workers.generation.replies import Replies
-from workers.generation.request import RequestHandler, unless_closed
+from workers.generation.request import RequestHandler
 from workers.generation.unanswered import ended_by_broker
 from workers.generation.upstream import Upstream
 from workers.keys.pool import KeyPool

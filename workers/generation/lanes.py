@@ -21,10 +21,10 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
 from infra.broker import declare_lane
+from infra.deliveries import finish, unless_closed
 from infra.mongo import Mongo
 from infra.settings import Settings
 from workers.generation.automation import Automation
-from workers.generation.request import unless_closed
 from workers.generation.work import LaneFullError
 from workers.keys.pool import KeyPool
 
@@ -119,12 +119,7 @@ class Lanes:
         await asyncio.gather(*(self._close(automation_id) for automation_id in list(self._lanes)))
         if self._busy:
             log.info("finishing", in_flight=len(self._busy), grace_s=grace_s)
-            _, late = await asyncio.wait(self._busy, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("handed_back", deliveries=len(late))
-                await asyncio.wait(late)
+            await finish(self._busy, grace_s)
 
     async def _keep_up(self) -> None:
         while True:

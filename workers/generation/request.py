@@ -1,15 +1,15 @@
 """One request's life: read, claim and reserve, call, record, reply and account, acknowledge."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.errors import ErrorCode
+from infra.deliveries import unless_closed
 from infra.mongo import Document, PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, PutOff, Reserving
@@ -309,11 +309,3 @@ class RequestHandler:
 
 def _call(reserved: Reservation, number: int) -> Call:
     return Call(number, reserved.key.id, reserved.key.alias, reserved.tokens, reserved.second)
-
-
-async def unless_closed(acknowledgement: Awaitable[None]) -> None:
-    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
-    try:
-        await acknowledgement
-    except (AMQPError, ChannelInvalidStateError, ConnectionError):
-        log.info("delivery_gone")

@@ -16,6 +16,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
 from infra.broker import declare_lease_queue
+from infra.deliveries import finish
 from infra.mongo import Mongo
 from infra.settings import Settings
 
@@ -74,12 +75,7 @@ class LeaseQueues:
             await asyncio.gather(self._reloader, return_exceptions=True)
         await asyncio.gather(*(self._cancel(automation_id) for automation_id in list(self._consumers)))
         if self._busy:
-            _, late = await asyncio.wait(self._busy, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("handed_back", deliveries=len(late))
-                await asyncio.wait(late)
+            await finish(self._busy, grace_s)
 
     async def _keep_up(self) -> None:
         while True:

@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC
 
 import orjson
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from pydantic import SecretStr
 
 from contracts.errors import ErrorCode
+from infra.deliveries import unless_closed
 from infra.errors import VaultError
 from infra.mongo import Document, Mongo, PyMongoError
 from infra.vault import Sealed, Vault
@@ -67,18 +66,18 @@ class LeaseRequestHandler:
                 await self._refuse(message, request, invalid)
             else:
                 await self._do(message, request)
-            await _unless_closed(message.ack())
+            await unless_closed(message.ack())
         except asyncio.CancelledError:
-            await _unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True))
             raise
         except PyMongoError as error:
             log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
             await asyncio.sleep(HAND_BACK_AFTER_S)
-            await _unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True))
         except Exception:
             log.exception("request_failed_inside", request_id=request.envelope.request_id)
             await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
-            await _unless_closed(message.ack())
+            await unless_closed(message.ack())
 
     async def _do(self, message: AbstractIncomingMessage, request: Request) -> None:
         """Lend a key, or say why not."""
@@ -225,11 +224,3 @@ def _body(request: Request, granted: Granted) -> bytes:
             "tokens": lease["tokens"],
         }
     )
-
-
-async def _unless_closed(acknowledgement: Awaitable[None]) -> None:
-    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
-    try:
-        await acknowledgement
-    except (AMQPError, ChannelInvalidStateError, ConnectionError):
-        log.info("delivery_gone")
