@@ -97,3 +97,10 @@ async def unserved(backing: dict[str, str], tmp_path_factory: pytest.TempPathFac
     """A Keyway without workers, for tests that answer requests themselves."""
     async with new_world(backing, tmp_path_factory.mktemp("unserved")) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+async def leasing(shared: World) -> World:
+    """The shared Keyway, which lends keys too."""
+    await shared.start_leasing()
+    return shared

@@ -23,13 +23,6 @@ from tests.lessee import (
 )
 
 
-@pytest.fixture(scope="module")
-async def leasing(shared: World) -> World:
-    """The shared Keyway, which lends keys too."""
-    await shared.start_leasing()
-    return shared
-
-
 async def test_a_report_counts_once_though_it_is_published_twice(leasing: World) -> None:
     name = await add_bot(leasing)
     await leasing.add_key(name, "Primary")

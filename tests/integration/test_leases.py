@@ -26,13 +26,6 @@ from tests.lessee import (
 from workers.keys.key import Limits
 
 
-@pytest.fixture(scope="module")
-async def leasing(shared: World) -> World:
-    """The shared Keyway, which lends keys too."""
-    await shared.start_leasing()
-    return shared
-
-
 async def test_a_leased_key_serves_at_the_provider_and_its_use_is_in_the_books(leasing: World) -> None:
     name = await add_bot(leasing)
     await leasing.add_key(name, "Primary", limits=Limits(10, 100_000, 1_000_000, 5))
