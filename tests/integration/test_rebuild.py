@@ -12,6 +12,7 @@ from contracts import names
 from tests.builders import usage_recorded
 from tests.collector import Collector
 from tests.harness import World
+from workers.accounting.rebuild import CORRECTIONS, Rebuild
 
 TODAY = datetime.now(UTC)
 
@@ -36,7 +37,8 @@ async def rebuild(world: World, bot: str, *arguments: str) -> tuple[int, dict[st
 
 
 async def totals(world: World, bot: str) -> list[dict[str, Any]]:
-    return [t async for t in world.mongo.usage_daily.find({"automation_id": bot}).sort("_id", 1)]
+    found = world.mongo.usage_daily.find({"automation_id": bot}, {CORRECTIONS: 0})
+    return [total async for total in found.sort("_id", 1)]
 
 
 async def test_the_totals_of_calls_are_what_the_ledger_says(shared: World, bot: str) -> None:
@@ -96,10 +98,6 @@ async def test_it_is_right_while_accounting_runs(shared: World) -> None:
             message = Message(event.model_dump_json().encode(), type=names.USAGE_RECORDED, delivery_mode=2)
             await events.publish(message, names.event_routing_key(names.USAGE_RECORDED, bot))
 
-        async def publish_all() -> None:
-            for number in range(3000):
-                await publish(number)
-
         published = 0
         done = asyncio.Event()
 
@@ -121,6 +119,33 @@ async def test_it_is_right_while_accounting_runs(shared: World) -> None:
     await shared.accounted(bot, published)
     assert (await rebuild(shared, bot, "--dry-run"))[0] == 0
     await shared.assert_totals_equal_ledger(bot, "automation")
+
+
+async def test_two_at_once_correct_a_total_once(shared: World, bot: str) -> None:
+    right = await totals(shared, bot)
+    await shared.mongo.usage_daily.update_one({"_id": right[0]["_id"]}, {"$inc": {"attempts": 1}})
+    await shared.mongo.usage_daily.delete_one({"_id": right[1]["_id"]})
+    books = Rebuild(shared.mongo, automation_id=bot)
+    comparisons = [await books.check(right[0]["day"], bot) for _ in range(2)]
+    assert len(comparisons[0].differences) == 2
+    for comparison in comparisons:
+        await books.mend(comparison)
+    assert await totals(shared, bot) == right
+
+
+async def test_what_is_booked_after_the_comparison_stays(shared: World, bot: str) -> None:
+    right = await totals(shared, bot)
+    day = right[0]["day"]
+    await shared.mongo.usage_daily.update_one({"_id": right[0]["_id"]}, {"$inc": {"attempts": 1}})
+    books = Rebuild(shared.mongo, automation_id=bot)
+    comparison = await books.check(day, bot)
+    async with Collector(shared, bot) as collector:
+        await collector.ask("later")
+        await collector.have(1)
+    await shared.accounted(bot, 4)
+    await books.mend(comparison)
+    assert (await books.check(day, bot)).differences == []
+    assert [total["attempts"] for total in await totals(shared, bot)] == [4] * len(right)
 
 
 async def test_another_day_is_left_alone(shared: World, bot: str) -> None:

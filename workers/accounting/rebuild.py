@@ -1,15 +1,14 @@
 """The totals beside the ledger that they are sums of: what differs, and how it is put right.
 
-A day of an automation is read at one point in time, ledger and totals, so that it is right while accounting
-runs.
+A day of an automation is read at one point in time, ledger and totals, and what they differ by is added, so
+that it is right while accounting runs, and never waits for it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from infra.mongo import Document, DuplicateKeyError, Mongo, Session
 from infra.totals import DIMENSIONS, SUMMED, TOKEN_FIELDS, total_id
@@ -17,12 +16,15 @@ from workers.accounting.totals import subjects, summands
 
 #: What a total keeps of its rows.
 FIELDS = (*SUMMED, "least_reserved_tokens")
-#: Where a ledger row says what it counts for in each dimension.
-SUBJECT_FIELDS = {"key": "key_id", "automation": "automation_id", "user": "user_id", "model": "model"}
+#: What a total is of.
+HEAD = ("dimension", "day", "automation_id", "subject", "label")
 #: What of a row its totals are made of.
 ROW_FIELDS = dict.fromkeys(
     (
-        *SUBJECT_FIELDS.values(),
+        "key_id",
+        "automation_id",
+        "user_id",
+        "model",
         *TOKEN_FIELDS,
         "cost_nanousd",
         "latency_ms",
@@ -34,8 +36,8 @@ ROW_FIELDS = dict.fromkeys(
     ),
     1,
 )
-#: Times that a total is written anew when accounting writes the same one first.
-TRIES = 10
+#: Counts a total's corrections, so that two rebuilds at once don't both add the same.
+CORRECTIONS = "corrections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,42 @@ def compare(found: Mapping[str, Document], expected: Mapping[str, Document]) -> 
                 yield Difference(*head, field, is_.get(field), should_be[field])
 
 
+def correction(found: Document | None, expected: Document | None) -> Document:
+    """The update that makes of a total what its rows say, whatever is added to it meanwhile.
+
+    Args:
+        found: the total as it was, if it was.
+        expected: the total that the rows of that moment make, if there were any.
+    """
+    found, expected = found or {}, expected or {}
+    missing = {field: expected.get(field, 0) - (found.get(field) or 0) for field in SUMMED}
+    update: Document = {"$inc": {**missing, CORRECTIONS: 1}}
+    if expected:
+        least = expected["least_reserved_tokens"]
+        is_too_low = (found.get("least_reserved_tokens") or least) < least
+        update["$set" if is_too_low else "$min"] = {"least_reserved_tokens": least}
+        update["$setOnInsert"] = {field: expected[field] for field in HEAD}
+    return update
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The totals of an automation's day, by their `_id`, as they were and as the ledger made them then."""
+
+    found: Mapping[str, Document]
+    expected: Mapping[str, Document]
+
+    @property
+    def count(self) -> int:
+        """How many totals there are or should be."""
+        return len(self.found.keys() | self.expected.keys())
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What differs."""
+        return list(compare(self.found, self.expected))
+
+
 class Rebuild:
     """Compares the totals with the ledger, and puts right what differs."""
 
@@ -127,11 +165,8 @@ class Rebuild:
                 found[pair["_id"]["day"]].add(pair["_id"]["automation_id"])
         return {day: sorted(found[day]) for day in sorted(found)}
 
-    async def check(self, day: str, automation_id: str) -> tuple[int, list[Difference]]:
+    async def check(self, day: str, automation_id: str) -> Comparison:
         """Compare the totals of an automation's day with its ledger rows, as they are at one moment.
-
-        Returns:
-            How many totals there are or should be, and what differs.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
@@ -141,31 +176,25 @@ class Rebuild:
             named = {"dimension": {"$in": list(DIMENSIONS)}, "day": day, "automation_id": automation_id}
             totals = self._mongo.usage_daily.find(named, session=session)
             found = {total["_id"]: total async for total in totals}
-        return len(found.keys() | expected.keys()), list(compare(found, expected))
+        return Comparison(found, expected)
 
-    async def mend(self, difference: Difference) -> None:
-        """Write a total as its rows make it now, or delete it where it has none.
+    async def mend(self, comparison: Comparison) -> None:
+        """Add to each total what it lacked when it was compared, and delete those that count nothing.
 
-        Accounting may add to it meanwhile: then one of the two transactions is repeated.
+        What accounting adds meanwhile stays; what another rebuild corrected first is left as it is.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-
-        async def write(session: Session) -> None:
-            named = rows_of(difference.day, difference.automation_id)
-            named[SUBJECT_FIELDS[difference.dimension]] = difference.subject
-            total = (await self._sum(named, session)).get(difference.total)
-            query = {"_id": difference.total}
-            if total is None:
-                await self._mongo.usage_daily.delete_one(query, session=session)
-            else:
-                await self._mongo.usage_daily.update_one(query, {"$set": total}, upsert=True, session=session)
-
-        # A total that was missing may be there by now: the driver repeats what is in conflict, but not that.
-        made_meanwhile = retry_if_exception_type(DuplicateKeyError)
-        again = AsyncRetrying(retry=made_meanwhile, stop=stop_after_attempt(TRIES), reraise=True)
-        await again(self._mongo.transaction, write)
+        for identity in {difference.total for difference in comparison.differences}:
+            found, expected = comparison.found.get(identity), comparison.expected.get(identity)
+            corrections = (found or {}).get(CORRECTIONS, {"$exists": False})
+            uncorrected = {"_id": identity, CORRECTIONS: corrections}
+            update = correction(found, expected)
+            with suppress(DuplicateKeyError):  # there was none to correct, and another rebuild made it
+                await self._mongo.usage_daily.update_one(uncorrected, update, upsert=found is None)
+            if expected is None:
+                await self._mongo.usage_daily.delete_one({"_id": identity, **dict.fromkeys(SUMMED, 0)})
 
     async def _sum(self, query: Document, session: Session) -> dict[str, Document]:
         totals: dict[str, Document] = {}

@@ -90,12 +90,12 @@ def rebuild(
                 days = await books.days()
                 for each in progress.track(days, description="Comparing days"):
                     for automation_id in days[each]:
-                        count, found = await books.check(each, automation_id)
-                        compared += count
-                        differences += found
-                        if not dry_run:
-                            for difference in {d.total: d for d in found}.values():
-                                await books.mend(difference)
+                        comparison = await books.check(each, automation_id)
+                        compared += comparison.count
+                        differences += comparison.differences
+                        while comparison.differences and not dry_run:
+                            await books.mend(comparison)
+                            comparison = await books.check(each, automation_id)
             if not dry_run:
                 await BudgetRegistry(p.mongo, p.actor).rebuild(automation)
         return compared, differences
