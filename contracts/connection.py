@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -100,7 +101,8 @@ class BrokerConnection:
         """Connect.
 
         Raises:
-            PublishError: the broker can't be reached, or refuses the user or token.
+            PublishError: the broker can't be reached, refuses the user or token, or has a certificate that is
+                not trusted.
         """
         where = f"{self._url.host}:{self._url.port or 5672}"
         try:
@@ -110,7 +112,10 @@ class BrokerConnection:
                 f"can't connect to RabbitMQ at {where}: it refuses the user or token"
             ) from None
         except (AMQPError, OSError) as error:
-            raise PublishError(f"can't connect to RabbitMQ at {where}: {type(error).__name__}") from None
+            cause, reason = error.__cause__, type(error).__name__
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                reason = f"its certificate is not trusted: {cause.verify_message}"
+            raise PublishError(f"can't connect to RabbitMQ at {where}: {reason}") from None
         self._connection = connection
         self._keeping = asyncio.create_task(self._keep(connection))
 

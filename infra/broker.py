@@ -1,5 +1,6 @@
 """RabbitMQ: the connection and the topology of wire.md, declared idempotently."""
 
+import ssl
 from typing import TYPE_CHECKING
 
 import structlog
@@ -57,7 +58,7 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
         FastStream's broker, connected, and its connection, for what goes without FastStream.
 
     Raises:
-        BrokerError: the user, password or vhost is refused.
+        BrokerError: the user, password or vhost is refused, or RabbitMQ's certificate is not trusted.
     """
     be_lenient()
     broker = RabbitBroker(
@@ -82,6 +83,10 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     except (AuthenticationError, ProbableAuthenticationError):
         raise BrokerError("KEYWAY_AMQP_URL: RabbitMQ refuses the user or password") from None
     except AMQPError as error:
+        if untrusted := _untrusted(error):
+            raise BrokerError(
+                f"KEYWAY_AMQP_URL: RabbitMQ's certificate is not trusted: {untrusted.verify_message}"
+            ) from None
         raise BrokerError(
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
@@ -111,7 +116,14 @@ def _undecoded(message: RabbitMessage) -> RabbitMessage:
 
 def _may_pass(error: BaseException) -> bool:
     refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
-    return isinstance(error, AMQPConnectionError | OSError | TimeoutError) and not isinstance(error, refused)
+    is_away = isinstance(error, AMQPConnectionError | OSError | TimeoutError)
+    return is_away and not isinstance(error, refused) and _untrusted(error) is None
+
+
+def _untrusted(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """What the driver was told of a certificate, where that is why it could not connect."""
+    cause = error.__cause__
+    return cause if isinstance(cause, ssl.SSLCertVerificationError) else None
 
 
 def _log_waiting(state: RetryCallState) -> None:
