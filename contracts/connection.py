@@ -74,6 +74,16 @@ async def close(what: AbstractChannel | AbstractConnection) -> None:
         await on_channel(what.close(ChannelInvalidStateError("closed by the client")))
 
 
+def why_untrusted(error: BaseException) -> str | None:
+    """What is wrong with the broker's certificate, where that is why it could not be connected to."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__
+    return None
+
+
 def _cancellations() -> int:
     """How often the running task was told to end."""
     task = asyncio.current_task()
@@ -112,10 +122,9 @@ class BrokerConnection:
                 f"can't connect to RabbitMQ at {where}: it refuses the user or token"
             ) from None
         except (AMQPError, OSError) as error:
-            cause, reason = error.__cause__, type(error).__name__
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                reason = f"its certificate is not trusted: {cause.verify_message}"
-            raise PublishError(f"can't connect to RabbitMQ at {where}: {reason}") from None
+            reason = why_untrusted(error)
+            said = type(error).__name__ if reason is None else f"its certificate is not trusted: {reason}"
+            raise PublishError(f"can't connect to RabbitMQ at {where}: {said}") from None
         self._connection = connection
         self._keeping = asyncio.create_task(self._keep(connection))
 
@@ -208,7 +217,8 @@ class BrokerConnection:
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 await on_channel(connection.connect())
         except ChannelLostError as error:
-            raise (error.__cause__ or ConnectionError("it ended while it was opened")) from None
+            lost = error.__cause__ or ConnectionError("it ended while it was opened")
+            raise lost from lost.__cause__
         except BaseException:
             await close(connection)
             raise

@@ -1,6 +1,5 @@
 """RabbitMQ: the connection and the topology of wire.md, declared idempotently."""
 
-import ssl
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from yarl import URL
 
 from contracts import names
+from contracts.connection import why_untrusted
 from infra.amqp_timestamps import be_lenient
 from infra.errors import BrokerError
 
@@ -83,10 +83,8 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     except (AuthenticationError, ProbableAuthenticationError):
         raise BrokerError("KEYWAY_AMQP_URL: RabbitMQ refuses the user or password") from None
     except AMQPError as error:
-        if untrusted := _untrusted(error):
-            raise BrokerError(
-                f"KEYWAY_AMQP_URL: RabbitMQ's certificate is not trusted: {untrusted.verify_message}"
-            ) from None
+        if reason := why_untrusted(error):
+            raise BrokerError(f"KEYWAY_AMQP_URL: RabbitMQ's certificate is not trusted: {reason}") from None
         raise BrokerError(
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
@@ -117,13 +115,7 @@ def _undecoded(message: RabbitMessage) -> RabbitMessage:
 def _may_pass(error: BaseException) -> bool:
     refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
     is_away = isinstance(error, AMQPConnectionError | OSError | TimeoutError)
-    return is_away and not isinstance(error, refused) and _untrusted(error) is None
-
-
-def _untrusted(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """What the driver was told of a certificate, where that is why it could not connect."""
-    cause = error.__cause__
-    return cause if isinstance(cause, ssl.SSLCertVerificationError) else None
+    return is_away and not isinstance(error, refused) and why_untrusted(error) is None
 
 
 def _log_waiting(state: RetryCallState) -> None:
