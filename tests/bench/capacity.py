@@ -29,24 +29,25 @@ MOST_AUTOMATIONS = 1_000
 class Measured:
     """What a request costs each part; `python -m tests.bench.footprint` prints these."""
 
-    worker_ms: float = 1.64
-    accounting_ms: float = 0.79
+    worker_ms: float = 1.35
+    accounting_ms: float = 0.59
     mongod_ms: float = 0.87
-    rabbitmq_ms: float = 0.48
-    worker_mb: float = 116
-    #: A worker's memory for a call in flight: its request, its answer, their sockets.
-    call_in_flight_kb: float = 60
+    #: Of one node; in a cluster each writes every message, and so takes about as much.
+    rabbitmq_ms: float = 0.56
+    worker_mb: float = 117
+    #: A worker's memory for a call in flight, without its request and its answer.
+    call_in_flight_kb: float = 15
     ledger_row: float = 646
-    ledger_row_indexes: float = 293
-    ledger_row_on_disk: float = 102
+    ledger_row_indexes: float = 285
+    ledger_row_on_disk: float = 104
     #: Without the answer, which is stored encrypted, and so can't be compressed.
-    journal_entry: float = 600
-    journal_entry_indexes: float = 180
-    rabbitmq_mb: float = 156
+    journal_entry: float = 1142
+    journal_entry_indexes: float = 178
+    rabbitmq_mb: float = 162
     #: 1,000 quorum queues with a consumer each took 90 MB; an automation has a lane, and may have leases.
     queue_kb: float = 90
     #: A connection of an automation's program, with its channel and its reply queue.
-    connection_kb: float = 100
+    connection_kb: float = 91
 
 
 MEASURED = Measured()
@@ -170,6 +171,34 @@ def table(demand: Demand, found: Size) -> str:
     return "\n".join([*asked, "", *(f"{name:<20}{value:>12}  {what}" for name, value, what in lines)])
 
 
+#: What docs/scaling.md shows.
+EXAMPLES = (
+    Demand(automations=20, requests_per_s=5),
+    Demand(automations=200, requests_per_s=50),
+    Demand(automations=1000, requests_per_s=200),
+    Demand(automations=1000, requests_per_s=1000),
+    Demand(automations=5000, requests_per_s=2000),
+)
+
+
+def examples() -> str:
+    """The table of docs/scaling.md."""
+    columns = (
+        "automations | requests/s | cells | in a cell: workers | accounting | RabbitMQ, 3 of | MongoDB, 3 of"
+    )
+    head = f"| {columns} |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    for demand in EXAMPLES:
+        found = size(demand)
+        lines.append(
+            f"| {demand.automations:,} | {demand.requests_per_s:,.0f} | {found.cells} "
+            f"| {found.workers} of {found.worker_mb:,.0f} MB | {found.accounting_share:.0%} of a core "
+            f"| {found.rabbitmq_cores:.1f} cores, {found.rabbitmq_gb:.1f} GB "
+            f"| {found.mongo_cores:.1f} cores, {found.mongo_gb:.0f} GB, disk {found.mongo_disk_gb:,.0f} GB |"
+        )
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -178,8 +207,13 @@ def main(arguments: list[str] | None = None) -> None:
     for field in fields(Demand):
         default = field.default
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(default), default=default)
-    demand = Demand(**vars(parser.parse_args(arguments)))
-    sys.stdout.write(table(demand, size(demand)) + "\n")
+    parser.add_argument("--examples", action="store_true", help="print the table of docs/scaling.md instead")
+    options = vars(parser.parse_args(arguments))
+    if options.pop("examples"):
+        sys.stdout.write(examples() + "\n")
+    else:
+        demand = Demand(**options)
+        sys.stdout.write(table(demand, size(demand)) + "\n")
 
 
 if __name__ == "__main__":
