@@ -1,16 +1,38 @@
-"""Logs: events with fields, JSON in production and readable on a terminal, on standard error."""
+"""Logs: events with fields, JSON in production and readable on a terminal, on standard error.
+
+A line that concerns a request is given it as `about=`, and bears its ids and those of its trace.
+"""
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
+
+from infra.trace_headers import trace_ids
 
 if TYPE_CHECKING:
     from infra.settings import Settings
 
 #: Libraries whose INFO lines say what our own events say already.
-QUIET_LIBRARIES = ("aio_pika", "aiormq", "httpx2", "openai", "pymongo", "faststream")
+QUIET_LIBRARIES = ("aio_pika", "aiormq", "httpx2", "openai", "pymongo", "faststream", "urllib3")
+
+
+class RequestIdentity(Protocol):
+    """What a log line says of the request that it concerns."""
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+
+    @property
+    def automation_id(self) -> str:
+        """Whose request it is."""
+
+    @property
+    def trace(self) -> Mapping[str, str] | None:
+        """Its trace context, as in the headers of a message."""
 
 
 def configure_logging(settings: "Settings", service: str) -> None:
@@ -29,7 +51,7 @@ def configure_logging(settings: "Settings", service: str) -> None:
     )
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[about_request, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
@@ -47,3 +69,12 @@ def configure_logging(settings: "Settings", service: str) -> None:
     for name in QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(service=service, worker=settings.worker_id)
+
+
+def about_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put the ids of the request that is given as `about` into a log event, in its place."""
+    about: RequestIdentity | None = event.pop("about", None)
+    if about is not None:
+        event.update(request_id=about.request_id, automation_id=about.automation_id)
+        event.update(trace_ids(about.trace))
+    return event

@@ -26,6 +26,7 @@ from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
+from infra.trace_headers import trace_ids
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
 from workers.accounting.ledger import Applied, Entry, Ledger
@@ -90,12 +91,18 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
     commit: GroupCommit[Entry, Applied] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
 
-    async def book(message: RabbitMessage, entry: Entry) -> None:
+    async def book(message: RabbitMessage, entry: UsageRecorded | Report) -> None:
         applied = await commit.submit(entry)
         if isinstance(applied, Refused):
             await _dead_letter(dead, message, applied.reason)
         elif not applied:
-            log.info("event_repeated", message_id=message.raw_message.message_id)
+            request_id = entry.request_id if isinstance(entry, UsageRecorded) else entry.lease_id
+            log.info(
+                "event_repeated",
+                request_id=request_id,
+                automation_id=entry.automation_id,
+                **trace_ids(message.headers),
+            )
 
     @broker.subscriber(
         queue, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.MANUAL, no_reply=True
@@ -125,7 +132,13 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
 
 async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:
     raw = message.raw_message
-    log.warning("event_refused", type=raw.type, routing_key=raw.routing_key, reason=reason)
+    log.warning(
+        "event_refused",
+        type=raw.type,
+        routing_key=raw.routing_key,
+        reason=reason,
+        **trace_ids(raw.headers),
+    )
     await dead.publish(dead_letter(raw, reason), raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
 
 

@@ -177,7 +177,9 @@ class Attempts:
                 )
             except VaultError as error:
                 # This worker's master keys may be wrong, and the key all right: so it is not blamed.
-                log.warning("key_unreadable", key_id=reserved.key.id, reason=str(error))
+                log.warning(
+                    "key_unreadable", about=request.envelope, key_id=reserved.key.id, reason=str(error)
+                )
                 if reserved.key.id in avoid:
                     return Error(
                         ErrorCode.INTERNAL, "no master key of the worker opens the automation's keys"
@@ -276,7 +278,7 @@ class Attempts:
             gone.cancel()
             call.cancel()
             await asyncio.gather(gone, call, return_exceptions=True)
-        log.info("stream_cancelled", request_id=request.envelope.request_id)
+        log.info("stream_cancelled", about=request.envelope)
         return Failure(
             CANCELLED,
             "nobody takes the stream any more",
