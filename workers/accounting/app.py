@@ -25,7 +25,7 @@ from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_logging, configure_tracing
 from infra.trace_headers import trace_ids
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
@@ -52,6 +52,7 @@ async def run(settings: Settings) -> None:
     """
     configure_logging(settings, "accounting")
     async with AsyncExitStack() as stack:
+        tracing = configure_tracing(settings, "accounting", stack)
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
@@ -59,6 +60,10 @@ async def run(settings: Settings) -> None:
         await mongo.ensure_schema()
         await load_prices(mongo)
         broker, connection = await connect_broker(settings, "accounting")
+        if tracing.is_on:
+            from workers.accounting.tracing import spans_of_bookings  # noqa: PLC0415  # it takes a while
+
+            broker.add_middleware(spans_of_bookings())
         channel = await connection.channel(publisher_confirms=True)
         await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)

@@ -231,21 +231,27 @@ class Attempts:
                 self._pool.release(reserved)
                 return None
             try:
-                if chunks is not None:
-                    return await self._stream(request, key.base_url, secret, call_timeout_s, chunks)
-                return await self._upstream.call(
-                    key.base_url,
-                    secret,
-                    request.path,
-                    request.content,
-                    request_id=request.envelope.request_id,
-                    timeout_s=call_timeout_s,
-                )
+                return await self._ask(request, key, secret, call_timeout_s, chunks)
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
                 unknown = Settlement(reserved.second, reserved.tokens, reserved.tokens, reserved.model)
                 self._pool.settle(reserved, unknown)
                 raise
+
+    async def _ask(
+        self, request: Request, key: Key, secret: SecretStr, call_timeout_s: float, chunks: Chunks | None
+    ) -> Answer | Failure:
+        """Have the provider answer, at once or as a stream."""
+        if chunks is not None:
+            return await self._stream(request, key.base_url, secret, call_timeout_s, chunks)
+        return await self._upstream.call(
+            key.base_url,
+            secret,
+            request.path,
+            request.content,
+            request_id=request.envelope.request_id,
+            timeout_s=call_timeout_s,
+        )
 
     async def _stream(
         self, request: Request, base_url: str, secret: SecretStr, call_timeout_s: float, chunks: Chunks

@@ -136,7 +136,7 @@ def _envelope(
         request_id=request_id,
         correlation_id=message.correlation_id,
         reply_to=reply_to,
-        published_at=_published_at(message, now),
+        published_at=published_at(message, now),
         received_at=now,
         has_id=bool(message.message_id),
         trace=trace_of(message.headers),
@@ -145,8 +145,13 @@ def _envelope(
     return envelope, problem
 
 
-def _published_at(message: AbstractIncomingMessage, now: float) -> float:
-    """When it was published, by the header in milliseconds, else the property in seconds, else just now."""
+def published_at(message: AbstractIncomingMessage, now: float) -> float:
+    """When it was published, by the header in milliseconds, else the property in seconds, else just now.
+
+    Args:
+        message: that was published.
+        now: the time, in seconds since the epoch; none is later.
+    """
     header = (message.headers or {}).get(names.PUBLISHED_AT_HEADER)
     if isinstance(header, int):
         return min(header / 1000, now)
