@@ -1,104 +1,52 @@
-"""A collector of spans: takes OTLP over HTTP, as Jaeger or Tempo do."""
+"""Requests published as they are, by anybody, and what comes back to their reply queue."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import secrets
+from typing import Any, Self
 
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from aio_pika import Message
+from aio_pika.abc import AbstractIncomingMessage
 
-from tests.harness import eventually
+from contracts.messages import GenerationResult
+from tests.harness import World, eventually
 
-KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
-ERROR = 2
+BODY = b'{"path": "/moderations", "body": {"model": "omni-moderation-latest", "input": "hello"}}'
 
 
-@dataclass(frozen=True)
-class Span:
-    """A span as it was exported; times in nanoseconds since the epoch."""
-
-    service: str
-    trace_id: str
-    span_id: str
-    parent_id: str
-    name: str
-    kind: str
-    start: int
-    end: int
-    is_error: bool
-    attributes: dict[str, Any]
-
-
-@dataclass
 class Collector:
-    """What came, decoded and as bytes."""
+    """A reply queue of an automation."""
 
-    endpoint: str = ""
-    spans: list[Span] = field(default_factory=list)
-    raw: bytes = b""
+    def __init__(self, world: World, bot: str) -> None:
+        self._world, self._bot = world, bot
+        self.queue = f"replies.{bot}.{secrets.token_hex(3)}"
+        self.answers: list[GenerationResult] = []
 
-    def of(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, as they began."""
-        return sorted((span for span in self.spans if span.trace_id == trace_id), key=lambda span: span.start)
+    async def __aenter__(self) -> Self:
+        self._channel = await self._world.connection.channel()
+        queue = await self._channel.declare_queue(self.queue, auto_delete=True)
+        await queue.consume(self._take, no_ack=True)
+        self._exchange = await self._channel.get_exchange("requests", ensure=False)
+        return self
 
-    async def trace(self, trace_id: str, spans: int) -> list[Span]:
-        """The same, once there are so many."""
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        self.answers.append(GenerationResult.model_validate_json(message.body))
+
+    async def ask(self, request_id: str, body: bytes = BODY, **properties: Any) -> None:
+        """Publish a request whose answer comes here."""
+        message = Message(body, message_id=request_id, reply_to=self.queue, **properties)
+        await self._exchange.publish(message, self._bot)
+
+    async def have(self, count: int, *, within_s: float = 30) -> None:
+        """Wait for so many answers."""
 
         async def there() -> bool:
-            return len(self.of(trace_id)) >= spans
+            return len(self.answers) >= count
 
-        await eventually(there, f"{spans} spans of {trace_id}, not only {len(self.of(trace_id))}")
-        return self.of(trace_id)
+        await eventually(there, f"{count} answers", within_s=within_s)
 
-    async def take(self, request: web.Request) -> web.Response:
-        """Take a batch."""
-        body = await request.read()
-        self.raw += body
-        for of_service in ExportTraceServiceRequest.FromString(body).resource_spans:
-            service = _attributes(of_service.resource.attributes)["service.name"]
-            for scope in of_service.scope_spans:
-                self.spans += [_span(service, span) for span in scope.spans]
-        return web.Response(content_type="application/x-protobuf")
-
-
-@asynccontextmanager
-async def start_collector() -> AsyncIterator[Collector]:
-    """Listen on a free port of this machine."""
-    collector = Collector()
-    application = web.Application(client_max_size=64 * 1024 * 1024)
-    application.router.add_post("/v1/traces", collector.take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        collector.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield collector
-    finally:
-        await runner.cleanup()
-
-
-def _span(service: str, span: Any) -> Span:
-    return Span(
-        service,
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
-        span.name,
-        KINDS[span.kind],
-        span.start_time_unix_nano,
-        span.end_time_unix_nano,
-        span.status.code == ERROR,
-        _attributes(span.attributes),
-    )
-
-
-def _attributes(attributes: Any) -> dict[str, Any]:
-    return {attribute.key: _value(attribute.value) for attribute in attributes}
-
-
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [_value(item) for item in value.array_value.values]
-    return getattr(value, kind)
+    async def answer(self) -> GenerationResult:
+        """Wait for the next answer, and take it."""
+        await self.have(1)
+        return self.answers.pop(0)
