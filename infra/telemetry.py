@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from infra.errors import SettingsError
 from infra.trace_headers import trace_ids
 from infra.tracing_settings import TracingSettings
 
@@ -88,7 +89,11 @@ def configure_tracing(settings: "Settings", service: str, stack: AsyncExitStack)
     if tracing.is_on:
         from infra.tracing import SpanExport  # noqa: PLC0415  # it takes a fifth of a second
 
-        stack.push_async_callback(SpanExport(f"keyway-{service}", settings.worker_id).close)
+        try:
+            export = SpanExport(f"keyway-{service}", settings.worker_id)
+        except ValueError as error:
+            raise SettingsError(f"OpenTelemetry refuses one of its variables (OTEL_…): {error}") from None
+        stack.push_async_callback(export.close)
         log.info("tracing", sampler=tracing.traces_sampler)
     return tracing
 

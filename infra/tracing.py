@@ -59,7 +59,14 @@ class SpanExport:
 
 @contextmanager
 def spanning(tracer: Tracer, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[Span]:
-    """A span of what is done in the block; of an exception it tells the name alone: texts may be secret."""
+    """A span of what is done in the block, where the span around it is kept, and so recorded.
+
+    Of an exception it tells the name alone, since texts may be secret.
+    """
+    around = trace.get_current_span()
+    if not around.is_recording():
+        yield around
+        return
     with tracer.start_as_current_span(
         name, kind=kind, record_exception=False, set_status_on_exception=False
     ) as span:

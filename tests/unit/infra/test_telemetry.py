@@ -3,13 +3,15 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 import structlog
 
+from infra.errors import SettingsError
 from infra.settings import Settings
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_logging, configure_tracing
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -78,3 +80,18 @@ def test_without_a_trace_there_are_only_the_requests_ids(
 
 def test_a_line_about_no_request_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert not {"request_id", "trace_id", "about"} & json.loads(logged(capsys, "json", None)).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_ATTRIBUTE_COUNT_LIMIT", "many")],
+)
+async def test_a_variable_that_opentelemetry_refuses_stops_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SettingsError, match=r"^OpenTelemetry refuses") as wrong:
+            configure_tracing(Settings(), "generation", stack)
+    assert "\n" not in str(wrong.value)

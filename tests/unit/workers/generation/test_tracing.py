@@ -149,10 +149,11 @@ async def test_accounting_continues_the_span_that_published_a_usage_event(
     exported: InMemorySpanExporter,
 ) -> None:
     exchange = AsyncMock()
-    await tracing.TracedPublisher(exchange, AsyncMock()).usage(make_envelope(), b"{}")
-    (span,) = exported.get_finished_spans()
+    with tracing.TRACER.start_as_current_span("process"):
+        await tracing.TracedPublisher(exchange, AsyncMock()).usage(make_envelope(), b"{}")
+    span, around = exported.get_finished_spans()
     sent = exchange.publish.await_args.args[0]
-    assert span.name == "publish events"
+    assert (span.name, span.parent) == ("publish events", around.context)
     assert span.context is not None
     assert sent.headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
 
