@@ -39,6 +39,7 @@ PARAMETERS = {
     "n": "gen_ai.request.choice.count",
 }
 DEFAULT_PORTS = {"http": 80, "https": 443}
+LEAST_ERROR_STATUS = 400
 #: What fits into a span's attribute; a request may hold larger numbers.
 LARGEST_INTEGER = 2**63 - 1
 
@@ -92,10 +93,11 @@ def failed(failure: Failure) -> Attributes:
 
 
 def error_type(failure: Failure) -> str:
-    """The provider's error code, else the HTTP status, else what Keyway takes the failure for."""
+    """The provider's error code, else the HTTP status of an error, else what Keyway takes the failure for."""
     if failure.error_code:
         return failure.error_code
-    return str(failure.verdict.outcome if failure.http_status is None else failure.http_status)
+    status = failure.http_status or 0
+    return str(status if status >= LEAST_ERROR_STATUS else failure.verdict.outcome)
 
 
 def _server(base_url: str) -> Attributes:

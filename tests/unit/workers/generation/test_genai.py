@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contracts.messages import Path
 from tests.builders import NOW, make_envelope, make_key
 from workers.generation import genai
-from workers.generation.classification import AUTH_FAILED, CONNECTION_ERROR, TIMEOUT
+from workers.generation.classification import AUTH_FAILED, BAD_RESPONSE, CONNECTION_ERROR, TIMEOUT
 from workers.generation.reading import Request
 from workers.generation.upstream import Answer, Failure
 
@@ -105,6 +105,7 @@ def test_of_an_odd_answer_only_what_fits_into_a_span_is_told(document: dict[str,
     [
         (Failure(AUTH_FAILED, "secret", 1, 401, "invalid_api_key"), 401, "auth_failed", "invalid_api_key"),
         (Failure(AUTH_FAILED, "secret", 1, 403), 403, "auth_failed", "403"),
+        (Failure(BAD_RESPONSE, "secret", 1, 200), 200, str(BAD_RESPONSE.outcome), str(BAD_RESPONSE.outcome)),
         (Failure(TIMEOUT, "secret", 1), None, str(TIMEOUT.outcome), str(TIMEOUT.outcome)),
         (
             Failure(CONNECTION_ERROR, "secret", 1),

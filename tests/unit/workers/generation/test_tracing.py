@@ -158,7 +158,11 @@ async def test_accounting_continues_the_span_that_published_a_usage_event(
     assert sent.headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
 
 
-def test_without_an_endpoint_the_parts_of_a_worker_know_nothing_of_traces() -> None:
+def test_without_an_endpoint_the_parts_of_a_worker_know_nothing_of_traces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
     assert parts(TracingSettings()) is UNTRACED
     imported = "import sys, workers.generation.app, workers.accounting.app; "
     check = imported + "sys.exit('opentelemetry.sdk' in sys.modules)"
