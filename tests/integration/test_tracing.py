@@ -97,7 +97,7 @@ async def test_one_trace_holds_the_queue_the_wait_each_attempt_the_reply_and_the
     traced: Traced,
 ) -> None:
     world, bot = traced.world, traced.bot
-    await world.add_key(bot, "Good", {"latency_ms": 2500}, limits=Limits(max_in_flight=1))
+    await world.add_key(bot, "Good", {"latency_ms": 4000}, limits=Limits(max_in_flight=1))
     await world.add_key(bot, "Bad", {"invalid": True})
     # Used only while the other has no room.
     await world.mongo.keys.update_one({"automation_id": bot, "alias": "Bad"}, {"$set": {"tier": 1}})
