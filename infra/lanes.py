@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,17 +142,28 @@ class QueueWatch:
 
     def oldest(self, queue: str) -> Age | None:
         """The age of what waits longest in a lane, by what was noted."""
-        state, published = self._queues.get(queue), self._published.get(queue)
-        if state is None or published is None:
-            return None
-        return published.age_of_oldest(state.waiting, time.monotonic())
+        return self._age(queue, lambda state: state.waiting)
+
+    def oldest_unbooked(self) -> Age | None:
+        """The age of the oldest event that is not in the books: what accounting has in hand is not yet."""
+        return self._age(names.ACCOUNTING_QUEUE, lambda state: state.waiting + state.in_hand)
 
     def forget(self) -> None:
         """Ask anew the next time."""
         self._at = float("-inf")
 
+    def _age(self, queue: str, count: Callable[[QueueState], int]) -> Age | None:
+        state, published = self._queues.get(queue), self._published.get(queue)
+        if state is None or published is None:
+            return None
+        return published.age_of_oldest(count(state), time.monotonic())
+
     def _note(self) -> None:
-        lanes = {name: state for name, state in self._queues.items() if name.startswith(_LANE_PREFIX)}
-        self._published = {name: self._published.get(name, Publications()) for name in lanes}
-        for name, state in lanes.items():
+        noted = {
+            name: state
+            for name, state in self._queues.items()
+            if name.startswith(_LANE_PREFIX) or name == names.ACCOUNTING_QUEUE
+        }
+        self._published = {name: self._published.get(name, Publications()) for name in noted}
+        for name, state in noted.items():
             self._published[name].note(state.published, self._at)
