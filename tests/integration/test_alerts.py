@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,7 +20,6 @@ from tests.builders import NOON
 from tests.collector import Collector
 from tests.harness import ACTOR, World, eventually
 from tests.integration.test_dead_letters import bury
-from tests.integration.test_heartbeats import beat, heartbeat
 
 #: Alerts come within seconds here, not minutes.
 SOON = {
@@ -137,17 +136,11 @@ async def a_dead_letter(world: World) -> None:
 
 async def an_automation_that_falls_silent(world: World) -> None:
     bot, quiet = await world.add_automation(), await world.add_automation()
-    await beat(world, bot, heartbeat("a"))
+    async with Keyway(world.url_of(bot), heartbeat_s=0.5):
+        pass
     await raised(world, "no_heartbeat", bot)
-
-    async def keep_beating() -> None:
-        while True:
-            await beat(world, bot, heartbeat("a"))
-            await asyncio.sleep(0.5)
-
-    beating = asyncio.create_task(keep_beating())
-    await resolved(world, "no_heartbeat", bot)
-    beating.cancel()
+    async with Keyway(world.url_of(bot), heartbeat_s=0.5):
+        await resolved(world, "no_heartbeat", bot)
     assert await alert(world, "no_heartbeat", quiet) is None
 
 
@@ -157,7 +150,6 @@ async def a_model_without_a_price(world: World) -> None:
     async with world.client(bot) as keyway:
         for _ in range(2):
             await ask(keyway, model)
-    await world.accounted(bot, 2)
     await raised(world, "unknown_price", model)
     status, _, stderr = await world.cli("prices", "set", model, "--input", "1", "--output", "2.5")
     assert status == 0, stderr
@@ -179,7 +171,7 @@ async def accounting_that_hangs(world: World) -> AsyncIterator[None]:
 
 
 async def test_each_alert_is_raised_once_for_its_reason_and_resolved_when_it_is_over(world: World) -> None:
-    trouble: list[Callable[[World], Awaitable[None]]] = [
+    trouble: list[Callable[[World], Coroutine[None, None, None]]] = [
         a_refused_key,
         a_spent_quota,
         a_pool_that_runs_dry,
@@ -190,7 +182,7 @@ async def test_each_alert_is_raised_once_for_its_reason_and_resolved_when_it_is_
     ]
     async with asyncio.TaskGroup() as group:
         async with accounting_that_hangs(world):
-            await world.start("accounting", ready="accounting_ready", **SOON)
+            await world.start_accounting(**SOON)
             await world.start_worker()
             for cause in trouble:
                 group.create_task(cause(world))
