@@ -30,7 +30,7 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
+        """Read the environment.
 
         Returns:
             The settings.
@@ -38,13 +38,12 @@ class EnvironmentSettings(BaseSettings):
         Raises:
             SettingsError: one line that names the first wrong setting and says why; the value is not in it.
         """
-        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
-        if folder and not Path(folder).is_dir():
-            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
+        return cls._read(None)
+
+    @classmethod
+    def _read(cls, secrets_dir: str | None) -> Self:
         try:
-            return cls(_secrets_dir=folder or None)
-        except OSError as error:
-            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None
+            return cls(_secrets_dir=secrets_dir)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             name = "_".join(str(part) for part in first["loc"]).upper()
@@ -209,3 +208,21 @@ class Settings(EnvironmentSettings):
         if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
             raise ValueError(f"{wrong[0]!r} is not an automation's id")
         return lanes
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
+        try:
+            return cls._read(folder or None)
+        except OSError as error:
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None

@@ -2,8 +2,8 @@
 
     python -m infra.deploy.secret_files FOLDER [--tls]
 
-Passwords and master keys that are there stay as they are; addresses are written anew from them. With
-`--tls` they are those of the servers of docker-compose.tls.yml, whose certificates are issued too.
+What is there stays as it is, but for the addresses of the servers, which are written anew with the passwords.
+With `--tls` they are those of docker-compose.tls.yml, and the servers' certificates are issued too.
 """
 
 import base64
@@ -38,6 +38,7 @@ def write(folder: Path, *, tls: bool) -> None:
     database = _kept(folder / "mongo_password", _password)
     _kept(folder / "mongo_root_password", _password)
     _kept(folder / "keyway_master_keys", lambda: f"main:{base64.b64encode(os.urandom(32)).decode()}")
+    _kept(folder / "keyway_alert_urls", lambda: "")
     trusted = f"cafile={MOUNTED}/ca.pem"
     amqp, admin = (
         (

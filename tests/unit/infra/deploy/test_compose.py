@@ -175,7 +175,7 @@ def test_the_files_of_secrets_that_compose_mounts_are_those_that_are_written(tmp
 def test_a_service_s_secrets_are_settings_under_the_names_of_their_files() -> None:
     for name, service in OURS.items():
         found = {secret.removeprefix("keyway_") for secret in sources(service)}
-        assert found == {"amqp_url", "amqp_admin_url", "mongo_url", "master_keys"}, name
+        assert found == {"amqp_url", "amqp_admin_url", "mongo_url", "master_keys", "alert_urls"}, name
         assert found <= Settings.model_fields.keys()
 
 

@@ -166,10 +166,12 @@ def test_nothing_is_reached_that_is_not_named() -> None:
     assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     providers = named("NetworkPolicy", "providers")["spec"]
     (expression,) = providers["podSelector"]["matchExpressions"]
-    # Accounting and leasing call nobody outside.
+    # Accounting tells of alerts, and leasing calls nobody outside.
     assert expression["values"] == ["worker", "console"]
-    assert [port["port"] for port in providers["egress"][0]["ports"]] == [443]
-    assert "169.254.0.0/16" in providers["egress"][0]["to"][0]["ipBlock"]["except"]
+    alerts = named("NetworkPolicy", "alerts")["spec"]
+    for policy, ports in ((providers, [443]), (alerts, [443, 465, 587])):
+        assert [port["port"] for port in policy["egress"][0]["ports"]] == ports
+        assert "169.254.0.0/16" in policy["egress"][0]["to"][0]["ipBlock"]["except"]
 
 
 def test_ports_that_policies_open_are_those_that_are_served() -> None:

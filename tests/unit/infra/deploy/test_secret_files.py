@@ -25,6 +25,7 @@ def test_what_is_written_are_settings_that_services_take(
     assert settings.amqp_url.get_secret_value() == f"amqp://keyway:{password}@rabbitmq:5672/keyway"
     assert (tmp_path / "rabbitmq_user.conf").read_text().splitlines()[1] == f"default_pass = {password}"
     assert list(settings.master_keys) == ["main"]
+    assert settings.alert_urls.get_secret_value() == ""
 
 
 def test_a_second_run_keeps_every_password_and_master_key(tmp_path: Path) -> None:
