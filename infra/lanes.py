@@ -140,19 +140,28 @@ class QueueWatch:
                 self._note()
             return self._queues
 
-    def oldest(self, queue: str) -> Age | None:
-        """The age of what waits longest in a lane, by what was noted."""
+    def oldest(self, queue: str, *, in_hand: bool = False) -> Age | None:
+        """The age of what waits longest in a lane, or for accounting, by what was noted.
+
+        Args:
+            queue: its name.
+            in_hand: whether what is delivered and not acknowledged waits, too.
+        """
         state, published = self._queues.get(queue), self._published.get(queue)
         if state is None or published is None:
             return None
-        return published.age_of_oldest(state.waiting, time.monotonic())
+        return published.age_of_oldest(state.waiting + state.in_hand * in_hand, time.monotonic())
 
     def forget(self) -> None:
         """Ask anew the next time."""
         self._at = float("-inf")
 
     def _note(self) -> None:
-        lanes = {name: state for name, state in self._queues.items() if name.startswith(_LANE_PREFIX)}
-        self._published = {name: self._published.get(name, Publications()) for name in lanes}
-        for name, state in lanes.items():
+        noted = {
+            name: state
+            for name, state in self._queues.items()
+            if name.startswith(_LANE_PREFIX) or name == names.ACCOUNTING_QUEUE
+        }
+        self._published = {name: self._published.get(name, Publications()) for name in noted}
+        for name, state in noted.items():
             self._published[name].note(state.published, self._at)

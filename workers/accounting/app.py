@@ -20,15 +20,21 @@ from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
 from infra.group_commit import GroupCommit
+from infra.lanes import QueueWatch
+from infra.management import management
+from infra.metrics import exposed_metrics
 from infra.mongo import Document, Mongo, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
+from workers.accounting.fleet import FleetReader
+from workers.accounting.fleet_metrics import FleetMetrics
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
 from workers.accounting.ledger import Applied, Entry, Ledger
+from workers.accounting.metrics import LedgerMetrics
 
 log = structlog.get_logger()
 
@@ -54,17 +60,23 @@ async def run(settings: Settings) -> None:
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
+        exposition = await stack.enter_async_context(exposed_metrics(settings, "accounting"))
+        metrics = None if exposition is None else LedgerMetrics(exposition)
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "accounting")
+        broker, connection = await connect_broker(settings, "accounting", metrics=exposition)
         channel = await connection.channel(publisher_confirms=True)
         await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
-        ledger = Ledger(mongo)
+        ledger = Ledger(mongo, metrics)
         heartbeats = Heartbeats(mongo)
-        _subscribe(broker, ledger, heartbeats, dead)
+        _subscribe(broker, ledger, heartbeats, dead, metrics)
+        watches: list[QueueWatch] = []
+        if exposition is not None:
+            watches.append(QueueWatch(await stack.enter_async_context(management(settings))))
+            FleetMetrics(exposition, FleetReader(mongo, watches[0]))
         app = FastStream(broker, logger=None)
         housekeeping: list[asyncio.Task[None]] = []
 
@@ -73,6 +85,7 @@ async def run(settings: Settings) -> None:
             housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
             housekeeping.append(asyncio.create_task(heartbeats.keep()))
             housekeeping.append(asyncio.create_task(keep_prices(mongo)))
+            housekeeping.extend(asyncio.create_task(watch.keep()) for watch in watches)
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -85,15 +98,26 @@ async def run(settings: Settings) -> None:
         await app.run()
 
 
-def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dead: AbstractExchange) -> None:
+def _subscribe(
+    broker: RabbitBroker,
+    ledger: Ledger,
+    heartbeats: Heartbeats,
+    dead: AbstractExchange,
+    metrics: LedgerMetrics | None,
+) -> None:
     """Take events as they come, write them in batches, and acknowledge each when it is in the ledger."""
     commit: GroupCommit[Entry, Applied] = GroupCommit(ledger.apply, max_batch=MAX_BATCH)
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
 
+    async def refuse(message: RabbitMessage, reason: str) -> None:
+        await _dead_letter(dead, message, reason)
+        if metrics is not None:
+            metrics.refused(message.raw_message.type)
+
     async def book(message: RabbitMessage, entry: Entry) -> None:
         applied = await commit.submit(entry)
         if isinstance(applied, Refused):
-            await _dead_letter(dead, message, applied.reason)
+            await refuse(message, applied.reason)
         elif not applied:
             log.info("event_repeated", message_id=message.raw_message.message_id)
 
@@ -107,7 +131,7 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
             if raw.routing_key != names.event_routing_key(raw.type or "", automation_id):
                 # The broker vouches for the routing key, and for nothing else of what an automation sends.
                 reason = f"type {raw.type!r} does not go with routing key {raw.routing_key!r}"
-                await _dead_letter(dead, message, reason)
+                await refuse(message, reason)
             elif raw.type == names.USAGE_RECORDED:
                 await book(message, UsageRecorded.model_validate_json(raw.body))
             elif raw.type == names.USAGE_REPORTED:
@@ -115,11 +139,11 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
             elif raw.type == names.HEARTBEAT:
                 heartbeats.note(automation_id, Heartbeat.model_validate_json(raw.body))
             else:
-                await _dead_letter(dead, message, f"no use for messages of type {raw.type!r}")
+                await refuse(message, f"no use for messages of type {raw.type!r}")
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            await _dead_letter(dead, message, f"{where}: {first['msg']}")
+            await refuse(message, f"{where}: {first['msg']}")
         await message.ack()
 
 
