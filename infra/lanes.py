@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,21 +140,23 @@ class QueueWatch:
                 self._note()
             return self._queues
 
-    def oldest(self, queue: str, *, in_hand: bool = False) -> Age | None:
-        """The age of what waits longest in a lane, or for accounting, by what was noted.
+    def oldest(self, queue: str) -> Age | None:
+        """The age of what waits longest in a lane, by what was noted."""
+        return self._age(queue, lambda state: state.waiting)
 
-        Args:
-            queue: its name.
-            in_hand: whether what is delivered and not acknowledged waits, too.
-        """
-        state, published = self._queues.get(queue), self._published.get(queue)
-        if state is None or published is None:
-            return None
-        return published.age_of_oldest(state.waiting + state.in_hand * in_hand, time.monotonic())
+    def oldest_unbooked(self) -> Age | None:
+        """The age of the oldest event that is not in the books: what accounting has in hand is not yet."""
+        return self._age(names.ACCOUNTING_QUEUE, lambda state: state.waiting + state.in_hand)
 
     def forget(self) -> None:
         """Ask anew the next time."""
         self._at = float("-inf")
+
+    def _age(self, queue: str, count: Callable[[QueueState], int]) -> Age | None:
+        state, published = self._queues.get(queue), self._published.get(queue)
+        if state is None or published is None:
+            return None
+        return published.age_of_oldest(count(state), time.monotonic())
 
     def _note(self) -> None:
         noted = {

@@ -154,7 +154,7 @@ async def test_accounting_tells_of_the_fleet_as_it_is(shared: World) -> None:
         await eventually(told, "the key's new status in the metrics", every_s=0.5)
     fleet = await scrape([accounting])
     assert fleet.labels_of("keyway_fleet_up", "source") == {"mongodb": 1, "rabbitmq": 1}
-    assert fleet.sum("keyway_pool_keys", automation=bot) == 2
+    assert fleet.sum("keyway_pool_keys", automation=bot) == 3
     assert fleet.sum("keyway_pool_usable_keys", automation=bot) == 1
     assert fleet.labels_of("keyway_key_status", "key", automation=bot, status="active") == {
         "Limited": 1,

@@ -130,7 +130,7 @@ class FleetReader:
         states = await self._watch.queues()
         lanes = (name for name in states if name.startswith(names.lane_queue("")))
         ages = {name: self._watch.oldest(name) for name in lanes}
-        ages[names.ACCOUNTING_QUEUE] = self._watch.oldest(names.ACCOUNTING_QUEUE, in_hand=True)
+        ages[names.ACCOUNTING_QUEUE] = self._watch.oldest_unbooked()
         return Queues(states, {name: age for name, age in ages.items() if age is not None})
 
     async def _books(self) -> Books:

@@ -93,8 +93,8 @@ def _of_keys(books: Books | None) -> Iterator[GaugeMetricFamily]:
     tokens = _gauge("key_reserved_tokens", "Tokens that are reserved for them.", *key)
     latency = _gauge("key_latency_seconds", "How long a key's calls take, smoothed.", *key)
     errors = _gauge("key_error_ratio", "Which part of a key's calls fails, smoothed.", *key)
-    pool = _gauge("pool_keys", "Keys of an automation that no person has disabled.", "automation")
-    usable = _gauge("pool_usable_keys", "Those of them that may be called.", "automation")
+    pool = _gauge("pool_keys", "Keys of an automation that is enabled.", "automation")
+    usable = _gauge("pool_usable_keys", "Those of them that may be called, their limits aside.", "automation")
     if books is not None:
         served = {automation.id: [0, 0] for automation in books.automations if automation.enabled}
         for load in books.keys:
@@ -108,7 +108,7 @@ def _of_keys(books: Books | None) -> Iterator[GaugeMetricFamily]:
             latency.add_metric(labels, load.latency_s)
             errors.add_metric(labels, load.error_ratio)
             if (counts := served.get(load.automation_id)) is not None:
-                counts[0] += load.status != "disabled"
+                counts[0] += 1
                 counts[1] += load.is_usable
         for automation_id, (all_keys, usable_keys) in served.items():
             pool.add_metric([automation_id], all_keys)
@@ -125,7 +125,7 @@ def _of_automations(books: Books | None) -> Iterator[GaugeMetricFamily]:
     spent = _gauge("budget_spent_ratio", "The spent fraction of a budget.", *budget)
     soft = _gauge("budget_soft_ratio", "The fraction from which on there is an alert.", *budget)
     limit = _gauge("budget_limit_usd", "A budget.", *budget)
-    workers = _gauge("workers_alive", "Generation workers that say that they are alive.")
+    workers = _gauge("workers_alive", "Generation workers that are alive.")
     alerts = _gauge("alerts_open", "Alerts that are not resolved.", "kind")
     if books is not None:
         for automation in books.automations:
