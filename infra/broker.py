@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from yarl import URL
 
 from contracts import names
+from contracts.connection import why_untrusted
 from infra.amqp_timestamps import be_lenient
 from infra.consumed_metrics import consumed_metrics
 from infra.errors import BrokerError
@@ -62,7 +63,7 @@ async def connect(
         FastStream's broker, connected, and its connection, for what goes without FastStream.
 
     Raises:
-        BrokerError: the user, password or vhost is refused.
+        BrokerError: the user, password or vhost is refused, or RabbitMQ's certificate is not trusted.
     """
     be_lenient()
     broker = RabbitBroker(
@@ -88,6 +89,8 @@ async def connect(
     except (AuthenticationError, ProbableAuthenticationError):
         raise BrokerError("KEYWAY_AMQP_URL: RabbitMQ refuses the user or password") from None
     except AMQPError as error:
+        if reason := why_untrusted(error):
+            raise BrokerError(f"KEYWAY_AMQP_URL: RabbitMQ's certificate is not trusted: {reason}") from None
         raise BrokerError(
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
@@ -117,7 +120,8 @@ def _undecoded(message: RabbitMessage) -> RabbitMessage:
 
 def _may_pass(error: BaseException) -> bool:
     refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
-    return isinstance(error, AMQPConnectionError | OSError | TimeoutError) and not isinstance(error, refused)
+    is_away = isinstance(error, AMQPConnectionError | OSError | TimeoutError)
+    return is_away and not isinstance(error, refused) and why_untrusted(error) is None
 
 
 def _log_waiting(state: RetryCallState) -> None:

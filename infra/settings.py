@@ -5,8 +5,9 @@ import binascii
 import os
 import secrets
 import socket
+from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -130,6 +131,11 @@ class Settings(BaseSettings):
     alert_ledger_lag_s: float = Field(
         default=60.0, gt=0, description="An alert when an event waits for accounting for so many seconds."
     )
+    secrets_dir: str = Field(
+        default="",
+        description="Folder of files named like settings, such as `keyway_master_keys`; each counts where "
+        "the environment does not have its setting.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
     )
@@ -142,14 +148,18 @@ class Settings(BaseSettings):
     def _has_scheme(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         allowed = SCHEMES[info.field_name or ""]
         try:
-            scheme = urlsplit(value.get_secret_value()).scheme
+            parts = urlsplit(value.get_secret_value())
         except ValueError:
             # Its own text repeats the address, and with it the password.
             raise ValueError("not an address") from None
-        if scheme not in allowed:
+        if parts.scheme not in allowed:
             raise ValueError(
                 f"expected an address that begins with {' or '.join(f'{s}://' for s in allowed)}"
             )
+        for certificates in parse_qs(parts.query).get("cafile", []):
+            # The driver would take it for a broker that is away.
+            if not Path(certificates).is_file():
+                raise ValueError(f"there is no file {certificates}, which cafile names")
         return value
 
     @field_validator("master_keys", mode="before")
@@ -185,7 +195,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment.
+        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
 
         Returns:
             The settings.
@@ -193,8 +203,13 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: one line that names the first wrong setting and says why; the value is not in it.
         """
+        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
         try:
-            return cls()
+            return cls(_secrets_dir=folder or None)
+        except OSError as error:
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             name = "_".join(str(part) for part in first["loc"]).upper()
