@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from string import punctuation
 from typing import Any, Self
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
@@ -89,13 +90,17 @@ class Client:
     sdk: AsyncOpenAI
     headers: Mapping[str, str]
     base_url: str
+    #: The proxy that the environment names for the address, if any.
+    proxy: str | None
 
     @classmethod
     def of(cls, sdk: AsyncOpenAI) -> Self:
         """Read what the SDK's client would send."""
         named = {**sdk.default_headers, **sdk.auth_headers}
         headers = {name: value for name, value in named.items() if isinstance(value, str)}
-        return cls(sdk, headers, str(sdk.base_url).rstrip("/"))
+        base_url = sdk.base_url
+        proxy = None if proxy_bypass(base_url.host) else getproxies().get(base_url.scheme)
+        return cls(sdk, headers, str(base_url).rstrip("/"), proxy)
 
 
 class Upstream:
@@ -112,7 +117,6 @@ class Upstream:
             connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=httpx2.create_ssl_context()),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            trust_env=True,
         )
         self._root = AsyncOpenAI(api_key="-", max_retries=0, http_client=self._http)
         self._clients: dict[tuple[str, str], Client] = {}
@@ -148,7 +152,11 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._session.post(
-                    client.base_url + path, data=content, headers=headers, allow_redirects=False
+                    client.base_url + path,
+                    data=content,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=client.proxy,
                 ) as response:
                     raw = await response.read()
         except aiohttp.ClientError as error:
