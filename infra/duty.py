@@ -5,7 +5,7 @@ import time
 
 import structlog
 
-from infra.mongo import Document, DuplicateKeyError, Mongo, PyMongoError
+from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
 
 log = structlog.get_logger()
 
@@ -41,15 +41,27 @@ class Duty:
             PyMongoError: MongoDB is away or refused.
         """
         asked_at = time.monotonic()
-        is_free = {"$or": [{"holder": self._holder}, {"$expr": {"$lt": ["$until", "$$NOW"]}}]}
+        is_ours = {
+            "$or": [
+                {"$eq": [{"$type": "$holder"}, "missing"]},
+                {"$eq": ["$holder", self._holder]},
+                {"$lt": ["$until", "$$NOW"]},
+            ]
+        }
         until = {"$add": ["$$NOW", int(self._lapse_s * 1000)]}
-        stages: list[Document] = [{"$set": {"holder": self._holder, "until": until}}]
-        try:
-            await self._duties.update_one({"_id": self._name, **is_free}, stages, upsert=True)
-        except DuplicateKeyError:
-            self._held_until = float("-inf")
-        else:
-            self._held_until = asked_at + self._lapse_s
+        stages: list[Document] = [
+            {
+                "$set": {
+                    "holder": {"$cond": [is_ours, self._holder, "$holder"]},
+                    "until": {"$cond": [is_ours, until, "$until"]},
+                }
+            }
+        ]
+        duty = await self._duties.find_one_and_update(
+            {"_id": self._name}, stages, upsert=True, return_document=ReturnDocument.AFTER
+        )
+        has_it = duty["holder"] == self._holder
+        self._held_until = asked_at + self._lapse_s if has_it else float("-inf")
         return self.is_held
 
     async def keep(self) -> None:
