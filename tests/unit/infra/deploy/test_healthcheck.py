@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy.healthcheck import consumes
+from infra.deploy.healthcheck import check, consumes
 
 
 class _Management:
@@ -37,3 +37,11 @@ async def test_a_service_is_healthy_when_its_own_connection_consumes(
     connections: dict[str, list[int]], *, healthy: bool
 ) -> None:
     assert await consumes(_Management(connections), "generation", "box") is healthy  # type: ignore[arg-type]
+
+
+async def test_a_broker_that_is_away_is_no_health_and_no_reason_to_be_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEYWAY_AMQP_ADMIN_URL", "http://nobody:nothing@127.0.0.1:9")
+    assert "no management API at 127.0.0.1:9" in str(await check("generation"))
+    assert await check("generation", broker_may_be_away=True) is None
