@@ -11,11 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-#: A write waits for more when the one before had so many items, until it has that many more, or so long, in
-#: seconds.
+#: A write waits for more when the one before had so many items.
 BUSY = 4
-ENOUGH = 32
-GATHER_S = 0.01
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -25,16 +22,25 @@ class GroupCommit(Generic[Item, Answer]):
     """Gathers items while `write` is busy with those before them."""
 
     def __init__(
-        self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, max_batch: int = 500
+        self,
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        max_batch: int = 500,
+        enough: int = 32,
+        gather_s: float = 0.01,
     ) -> None:
         """Take the write.
 
         Args:
             write: writes the items together, and returns an answer for each, in their order.
             max_batch: the most items that it is given at a time.
+            enough: how many a busy write waits for.
+            gather_s: and how long, in seconds.
         """
         self._write = write
         self._max_batch = max_batch
+        self._plenty = enough
+        self._gather_s = gather_s
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._enough = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -47,7 +53,7 @@ class GroupCommit(Generic[Item, Answer]):
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._waiting) >= ENOUGH:
+        if len(self._waiting) >= self._plenty:
             self._enough.set()
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
@@ -72,10 +78,10 @@ class GroupCommit(Generic[Item, Answer]):
 
     async def _gather(self) -> None:
         """Wait until enough are there, but not for long."""
-        if len(self._waiting) < ENOUGH:
+        if len(self._waiting) < self._plenty:
             self._enough.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_S):
+                async with asyncio.timeout(self._gather_s):
                     await self._enough.wait()
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
