@@ -31,7 +31,7 @@ class Demo:
         busy, poor = await world.add_automation(), await world.add_automation()
         await world.provisioner.change(busy, {"allow_leases": True}, actor=ACTOR)
         limits = Limits(requests_per_minute=1000, tokens_per_day=10_000_000, max_in_flight=50)
-        await world.add_key(busy, "Good", {"error_rate": 0.2, "latency_ms": 10}, limits=limits)
+        await world.add_key(busy, "Good", {"error_rate": 0.1, "latency_ms": 10}, limits=limits)
         await world.add_key(busy, "Refused", {"invalid": True})
         await world.add_key(busy, "Spent", {"quota_exhausted": True})
         await world.add_key(poor, "Only")
