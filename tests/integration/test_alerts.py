@@ -20,6 +20,7 @@ from tests.builders import NOON
 from tests.collector import Collector
 from tests.harness import ACTOR, World, eventually
 from tests.integration.test_dead_letters import bury
+from tests.integration.test_heartbeats import beat, heartbeat
 
 #: Alerts come within seconds here, not minutes.
 SOON = {
@@ -136,8 +137,7 @@ async def a_dead_letter(world: World) -> None:
 
 async def an_automation_that_falls_silent(world: World) -> None:
     bot, quiet = await world.add_automation(), await world.add_automation()
-    async with Keyway(world.url_of(bot), heartbeat_s=0.5):
-        pass
+    await beat(world, bot, heartbeat("a"))
     await raised(world, "no_heartbeat", bot)
     async with Keyway(world.url_of(bot), heartbeat_s=0.5):
         await resolved(world, "no_heartbeat", bot)
