@@ -1,12 +1,13 @@
 """Spans of a request's life, each by a part that does what it does without them, and a span of it.
 
-process requests.<automation>       from the delivery to its acknowledgement
-wait in queue                   from the publish to the delivery, by the publisher's clock
-reserve key                     the wait for a key; again after each attempt that failed
-chat <model>                    one attempt at the provider
-record result                   in the journal
-publish replies.<automation>    the reply
-publish events                  the usage of one attempt; accounting's span follows from it
+`process requests.<automation>`, from the delivery to its acknowledgement, has these below it:
+
+- `wait in queue`: from the publish, by the publisher's clock, to the delivery;
+- `reserve key`: the wait for a key; again after each attempt that failed;
+- `chat <model>` and the like: one attempt at the provider;
+- `record result`: in the journal;
+- `publish replies.<automation>`: the reply;
+- `publish events`: the usage of one attempt, below which comes accounting's own span.
 """
 
 import time
