@@ -23,13 +23,39 @@ SCHEMES = {
 }
 
 
-class Settings(BaseSettings):
-    """Settings of one service; `keyway settings` prints this table.
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment; read them with `load()`, which turns a wrong value into one line."""
 
-    Read it with `Settings.load()`, which turns a wrong value into one line.
-    """
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    model_config = SettingsConfigDict(env_prefix="KEYWAY_", extra="ignore", frozen=True)
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
+        try:
+            return cls(_secrets_dir=folder or None)
+        except OSError as error:
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            reason = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{cls.model_config['env_prefix']}{name}: {reason}") from None
+
+
+class Settings(EnvironmentSettings):
+    """Settings of one service; `keyway settings` prints this table."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYWAY_")
 
     amqp_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/keyway"),
@@ -192,26 +218,3 @@ class Settings(BaseSettings):
         if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
             raise ValueError(f"{wrong[0]!r} is not an automation's id")
         return lanes
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
-
-        Returns:
-            The settings.
-
-        Raises:
-            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
-        """
-        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
-        if folder and not Path(folder).is_dir():
-            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
-        try:
-            return cls(_secrets_dir=folder or None)
-        except OSError as error:
-            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            reason = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"KEYWAY_{name}: {reason}") from None
