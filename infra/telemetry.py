@@ -5,10 +5,11 @@ A line that concerns a request is given it as `about=`, and bears its ids and th
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
 import structlog
 
 from infra.errors import SettingsError
@@ -52,12 +53,12 @@ def configure_logging(settings: "Settings", service: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if console
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(_json)
     )
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[about_request, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[about_request, *shared, renderer],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
@@ -96,6 +97,10 @@ def configure_tracing(settings: "Settings", service: str, stack: AsyncExitStack)
         stack.push_async_callback(export.close)
         log.info("tracing", sampler=tracing.traces_sampler)
     return tracing
+
+
+def _json(event: structlog.typing.EventDict, default: Callable[[object], object]) -> str:
+    return orjson.dumps(event, default=default).decode()
 
 
 def about_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
