@@ -17,6 +17,9 @@ from infra.errors import BrokerError, PlatformError
 from infra.management import Management, management
 from infra.settings import Settings
 
+#: Every connection of the vhost, with its names only: there may be thousands.
+CONNECTIONS = "vhosts/{vhost}/connections?columns=name,user_provided_name"
+
 
 async def consumes(admin: Management, service: str, host: str) -> bool:
     """Whether a service's process on a host has a consumer.
@@ -30,7 +33,7 @@ async def consumes(admin: Management, service: str, host: str) -> bool:
         BrokerError: the management API refuses, or can't be reached.
     """
     own = f"keyway {service} {host}-"
-    for connection in await admin.call("GET", "vhosts/{vhost}/connections"):
+    for connection in await admin.call("GET", CONNECTIONS):
         if connection.get("user_provided_name", "").startswith(own):
             path = f"connections/{quote(connection['name'], safe='')}/channels"
             if any(channel.get("consumer_count", 0) for channel in await admin.call("GET", path)):

@@ -22,7 +22,7 @@ from infra.management import management
 from infra.mongo import PyMongoError, connect, run_command, wait_for_mongo
 from infra.settings import Settings
 from tests.chaos.own_services import RABBITMQ_PORTS
-from tests.harness import World, new_world
+from tests.harness import Service, World, eventually, new_world
 
 DEPLOY = Path(__file__).parents[2] / "infra/deploy"
 READY_S = 60.0
@@ -139,12 +139,20 @@ async def encrypted(secured: Secured, tmp_path_factory: pytest.TempPathFactory) 
         yield world
 
 
-async def test_a_request_is_served_where_every_connection_is_encrypted(encrypted: World) -> None:
+async def finds_its_worker(world: World) -> bool:
+    """Whether a container's health check does."""
+    check = ("infra.deploy.healthcheck", "generation")
+    service = await Service.start(world.folder / "health.log", world.environment, *check)
+    return await service.process.wait() == 0
+
+
+async def test_a_worker_serves_and_is_healthy_where_every_connection_is_encrypted(encrypted: World) -> None:
     bot = await encrypted.add_automation()
     await encrypted.add_key(bot, "Primary")
     await encrypted.start_worker()
     async with encrypted.client(bot) as keyway:
         assert (await keyway.generate("/moderations", input="hello")).status == "succeeded"
+    await eventually(lambda: finds_its_worker(encrypted), "a consumer in the management API", every_s=1)
 
 
 async def test_a_worker_that_trusts_another_authority_ends_with_one_line(
@@ -158,6 +166,14 @@ async def test_a_worker_that_trusts_another_authority_ends_with_one_line(
         in stderr.splitlines()[-1]
     )
     assert "Traceback" not in stderr
+
+
+async def test_nobody_reads_from_mongodb_without_a_password(secured: Secured) -> None:
+    credentials, address = secured.mongo.removeprefix("mongodb://").split("@")
+    assert credentials == "root:s3cr3t"
+    url = f"mongodb://{address}&tls=true&tlsCAFile={secured.own / 'ca.pem'}"
+    with pytest.raises(PyMongoError, match="requires authentication"):
+        await run_command(url, {"find": "keys"}, database="keyway")
 
 
 async def test_another_authority_s_servers_are_refused_with_one_line(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy.healthcheck import check, consumes
+from infra.deploy.healthcheck import CONNECTIONS, check, consumes
 
 
 class _Management:
@@ -15,7 +15,7 @@ class _Management:
 
     async def call(self, method: str, path: str) -> list[dict[str, Any]]:
         assert method == "GET"
-        if path == "vhosts/{vhost}/connections":
+        if path == CONNECTIONS:
             named = [{"name": f"at {name}", "user_provided_name": name} for name in self._connections]
             return [*named, {"name": "of somebody without a name"}]
         name = path.removeprefix("connections/at%20").removesuffix("/channels").replace("%20", " ")

@@ -182,3 +182,34 @@ def test_ports_that_policies_open_are_those_that_are_served() -> None:
         for port in rule["ports"]
     }
     assert opened == served
+
+
+def test_secrets_have_the_names_that_the_operators_give_them() -> None:
+    rabbitmq, mongo = named("RabbitmqCluster", "rabbitmq"), named("MongoDBCommunity", "mongo")
+    (user,) = mongo["spec"]["users"]
+    of_the_operators = {
+        "RABBITMQ_USER": f"{rabbitmq['metadata']['name']}-default-user",
+        "RABBITMQ_PASSWORD": f"{rabbitmq['metadata']['name']}-default-user",
+        "MONGO_URL": f"{mongo['metadata']['name']}-{user['db']}-{user['name']}",
+    }
+    for pod in PODS.values():
+        found = environment(pod)
+        assert of_the_operators == {
+            name: found[name]["valueFrom"]["secretKeyRef"]["name"] for name in of_the_operators
+        }
+    assert user["db"] == named("ConfigMap", "keyway")["data"]["KEYWAY_MONGO_DATABASE"]
+
+
+def test_a_policy_or_budget_or_service_selects_pods_that_there_are() -> None:
+    labels = [pod["metadata"]["labels"] for pod in PODS.values()]
+    # The operators label theirs so.
+    labels += [{"app.kubernetes.io/name": "rabbitmq"}, {"app": "mongo-svc"}]
+    selectors = [named("Service", "console")["spec"]["selector"]]
+    for manifest in BASE:
+        if manifest["kind"] == "PodDisruptionBudget":
+            selectors.append(manifest["spec"]["selector"]["matchLabels"])
+        if manifest["kind"] == "NetworkPolicy":
+            selectors.append(manifest["spec"]["podSelector"].get("matchLabels", {}))
+    assert len(selectors) > 8
+    for selector in selectors:
+        assert any(selector.items() <= own.items() for own in labels), selector
