@@ -19,7 +19,9 @@ from yarl import URL
 from contracts import names
 from contracts.connection import why_untrusted
 from infra.amqp_timestamps import be_lenient
+from infra.consumed_metrics import consumed_metrics
 from infra.errors import BrokerError
+from infra.metrics import Exposition
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractRobustConnection
@@ -47,12 +49,15 @@ DEAD_LETTERED_SAFELY = {
 }
 
 
-async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, AbstractRobustConnection]":
+async def connect(
+    settings: "Settings", service: str, *, metrics: Exposition | None = None
+) -> "tuple[RabbitBroker, AbstractRobustConnection]":
     """Connect to RabbitMQ, waiting for it with a log line while it is not there.
 
     Args:
         settings: where it is.
         service: how the connection is named on the management page.
+        metrics: where what the broker's subscribers consume is counted; None: nowhere.
 
     Returns:
         FastStream's broker, connected, and its connection, for what goes without FastStream.
@@ -69,6 +74,7 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
         specification_url="amqp://rabbitmq",
         apply_types=False,
         decoder=_undecoded,
+        middlewares=[] if metrics is None else [consumed_metrics(metrics)],
         logger=None,
     )
     try:

@@ -123,6 +123,15 @@ class Settings(EnvironmentSettings):
     console_secure_cookies: bool = Field(
         default=False, description="Whether browsers reach the console by HTTPS, and send its cookie so only."
     )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address that metrics are served on; by default this machine only."
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port of `/metrics` for Prometheus; 0: any that is free; not set: no metrics are kept.",
+    )
     alert_urls: SecretStr = Field(
         default=SecretStr(""),
         description="Whom alerts are delivered to: addresses of `apprise`, such as `slack://…` or "

@@ -77,7 +77,7 @@ def test_the_compose_files_are_such_by_the_compose_specification() -> None:
 def test_the_services_are_those_of_the_design() -> None:
     ours = {"init", "worker", "accounting", "leasing", "console", "cli"}
     assert set(OURS) == ours
-    assert {"rabbitmq", "mongo", "proxy"} <= set(SERVICES) - ours
+    assert {"rabbitmq", "mongo", "proxy", "prometheus", "grafana"} <= set(SERVICES) - ours
 
 
 def test_every_variable_stands_in_the_sample_with_its_default_and_the_sample_has_no_other() -> None:
@@ -208,7 +208,7 @@ def test_a_health_check_asks_for_the_service_as_its_connection_is_named(name: st
     expected = ["CMD", "python", "-m", "infra.deploy.healthcheck", service]
     assert SERVICES[name]["healthcheck"]["test"] == expected
     source = (ROOT / f"workers/{service}/app.py").read_text()
-    assert f'connect_broker(settings, "{service}")' in source
+    assert f'connect_broker(settings, "{service}"' in source
 
 
 def test_the_console_believes_its_proxy_and_nobody_else() -> None:
