@@ -72,7 +72,7 @@ class Services:
 
     def operator_changes(self, actor: str) -> OperatorChanges:
         """Adds and changes operators, in somebody's name."""
-        return OperatorChanges(self.operators, self.api_tokens, self.audit, actor)
+        return OperatorChanges.of(self.mongo, actor)
 
     @property
     def audit(self) -> AuditLog:
