@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from infra.alerts import resolve_alerts
 from infra.errors import NotFoundError, PlatformError
@@ -34,6 +35,12 @@ class Subject:
     automation_id: str
     key: str | None = None
     user: str | None = None
+
+    @classmethod
+    def of(cls, budget: Budget) -> Self:
+        """Whose a budget is."""
+        key = budget.label if budget.scope == "key" else None
+        return cls(budget.automation_id, key, budget.subject if budget.scope == "user" else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,15 @@ def danger(text: str, on_click: Handler, icon: str | None = None) -> ui.button:
     return button.props("unelevated").classes("kw-button")
 
 
+def icon_button(icon: str, label: str, on_click: Handler) -> ui.button:
+    """A button that is an icon alone; its label is for screen readers, and shown on hover."""
+    button = ui.button(icon=icon, on_click=_of_the_page(on_click), color=None).props("flat round dense")
+    button.props["aria-label"] = label
+    with button.classes("kw-quiet"):
+        ui.tooltip(label)
+    return button
+
+
 def _of_the_page(on_click: Handler) -> Callable[[], Awaitable[None]]:
     """Run a handler as the page's, not as its button's: that may go away with its dialog meanwhile."""
 

@@ -15,6 +15,16 @@ def money(nanousd: int) -> str:
     return f"${usd:.4f}" if abs(usd) >= 0.001 else f"${usd:.6f}"
 
 
+def short_money(nanousd: int) -> str:
+    """A round amount of nano-USD, such as a limit, in at most six characters or so."""
+    usd = nanousd / NANO
+    if usd >= 10_000:
+        return f"${compact(usd)}"
+    if usd >= 0.01:
+        return f"${usd:,.2f}".removesuffix(".00")
+    return f"${usd:.2g}"
+
+
 def count(number: float) -> str:
     """A whole number."""
     return f"{number:,.0f}"
