@@ -26,7 +26,7 @@ COLUMNS = [
     Column("keys", "Keys", "number", sortable=True, note="keys_note"),
     Column("waiting", "Waiting", "number", sortable=True),
     Column("in_hand", "In flight", "number", sortable=True),
-    Column("budget", "Spent of its budget", "bars"),
+    Column("budget", "Budget", "bars"),
     Column("seen", "Last heartbeat", "time", sortable=True, note="processes"),
 ]
 ORDERS: dict[str, Callable[[Served], Any]] = {

@@ -59,8 +59,10 @@ class BudgetList:
                 meter(standing.spent / budget.limit, name)
                 with ui.row(align_items="baseline").classes("kw-note"):
                     what = "stops calls when spent" if budget.hard else "alerts only"
-                    ui.label(f"{money(standing.spent)} of {money(budget.limit)} · {what} · anew")
-                    local_time(iso(datetime.fromtimestamp(standing.until, UTC)) or "")
+                    ui.label(f"{money(standing.spent)} of {money(budget.limit)} · {what}")
+                    with ui.row(align_items="baseline", wrap=False).classes("kw-note"):
+                        ui.label("anew")
+                        local_time(iso(datetime.fromtimestamp(standing.until, UTC)) or "")
             if self._visit.is_admin:
                 icon_button("edit", f"Change: {name}", lambda: self._change(budget))
                 icon_button("delete", f"Remove: {name}", lambda: self._ask_to_remove(budget))

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from inspect import isawaitable
+from inspect import iscoroutine
 from typing import Any
 
 from nicegui import ui
@@ -45,7 +45,7 @@ def _of_the_page(on_click: Handler) -> Callable[[], Awaitable[None]]:
     async def run() -> None:
         with ui.context.client:
             result = on_click()
-            if isawaitable(result):
+            if iscoroutine(result):  # a dialog is awaitable too, and opens when it is awaited
                 await result
 
     return run
