@@ -76,6 +76,21 @@ async def test_a_page_left_open_does_no_more_than_its_operator_may_now(
     assert (await console.world.key(bot, "Primary"))["status"] == "active"
 
 
+async def test_a_page_that_the_console_no_longer_knows_is_loaded_anew(
+    console: Console, sign_in: SignIn
+) -> None:
+    tab = await sign_in(VIEWER)
+    await tab.open("keys")
+    await tab.page.evaluate("""() => {
+      window.isOld = true;
+      window.socket.io.opts.query.client_id = "00000000-0000-4000-8000-000000000000";
+      window.socket.disconnect().connect();
+    }""")
+    await tab.page.wait_for_function("!window.isOld && window.did_handshake")
+    await expect(tab.page.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
+    tab.errors.clear()  # the browser itself notes the refusals
+
+
 async def test_an_admin_disables_and_enables_a_key(console: Console, sign_in: SignIn) -> None:
     bot, _ = await a_key(console)
     tab = await sign_in(ADMIN)
