@@ -1,10 +1,8 @@
 """The operator's hand on prices: set, list, remove. What was booked before is not priced anew."""
 
-from datetime import UTC, datetime
-
-from infra.alerts import AlertKind
+from infra.alerts import AlertKind, resolve_alerts
 from infra.errors import NotFoundError, PlatformError
-from infra.mongo import Document, Mongo, ReturnDocument
+from infra.mongo import Document, Mongo, ReturnDocument, Session
 from infra.prices import Price
 
 
@@ -31,7 +29,7 @@ class PriceRegistry:
         """
         if not 1 <= len(model) <= 256:
             raise PlatformError("a model's name has 1 to 256 characters")
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         written = {
             "input": price.input,
             "output": price.output,
@@ -39,14 +37,20 @@ class PriceRegistry:
             "changed_by": self._actor,
             "changed_at": now,
         }
-        before = await self._mongo.prices.find_one_and_update(
-            {"_id": model}, {"$set": written}, upsert=True, return_document=ReturnDocument.BEFORE
-        )
-        await self._mongo.alerts.update_many(
-            {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model, "resolved_at": None},
-            {"$set": {"resolved_at": now}},
-        )
-        return None if before is None else Price.from_document(before)
+        alerts = {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model}
+
+        async def write(session: Session) -> Price | None:
+            before = await self._mongo.prices.find_one_and_update(
+                {"_id": model},
+                {"$set": written},
+                upsert=True,
+                return_document=ReturnDocument.BEFORE,
+                session=session,
+            )
+            await resolve_alerts(self._mongo, alerts, now, session)
+            return None if before is None else Price.from_document(before)
+
+        return await self._mongo.transaction(write)
 
     async def list(self) -> list[Document]:
         """The prices that were set by hand, by model."""

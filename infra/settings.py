@@ -97,6 +97,30 @@ class Settings(BaseSettings):
     console_secure_cookies: bool = Field(
         default=False, description="Whether browsers reach the console by HTTPS, and send its cookie so only."
     )
+    alert_urls: SecretStr = Field(
+        default=SecretStr(""),
+        description="Whom alerts are delivered to: addresses of `apprise`, such as `slack://…` or "
+        "`mailtos://…`, with commas or spaces between them.",
+    )
+    alert_every_s: float = Field(
+        default=15.0, ge=0.1, le=300, description="Seconds between looks for what no event tells of."
+    )
+    alert_lane_age_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="An alert when the oldest request of a lane waits for so many seconds.",
+    )
+    alert_dead_letters: int = Field(
+        default=1, ge=1, description="An alert when there are so many dead letters."
+    )
+    alert_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="An alert when an automation that sent heartbeats has sent none for so many seconds.",
+    )
+    alert_ledger_lag_s: float = Field(
+        default=60.0, gt=0, description="An alert when an event waits for accounting for so many seconds."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
     )

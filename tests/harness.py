@@ -199,8 +199,8 @@ class World:
         silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
         await self.mongo.workers.update_many({}, silent)
 
-    async def start_accounting(self) -> Service:
-        return await self.start("accounting", ready="accounting_ready")
+    async def start_accounting(self, **environment: str) -> Service:
+        return await self.start("accounting", ready="accounting_ready", clock_offset_s=0, **environment)
 
     async def start_leasing(self) -> Service:
         return await self.start("leasing", ready="leasing_ready")

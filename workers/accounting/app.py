@@ -4,7 +4,7 @@ The queue has a single active consumer; a second process stands by and takes ove
 """
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from aio_pika import DeliveryMode, Message
@@ -15,20 +15,26 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import Heartbeat, UsageRecorded, UsageReported
+from infra.alert_targets import alert_targets
 from infra.alerts import resolve_over
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
+from infra.duty import Duty
 from infra.group_commit import GroupCommit
-from infra.mongo import Document, Mongo, wait_for_mongo
+from infra.lanes import QueueWatch
+from infra.management import management
+from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
+from workers.accounting.delivery import deliver_alerts
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
 from workers.accounting.ledger import Applied, Entry, Ledger
+from workers.accounting.watch import Watch, thresholds_of
 
 log = structlog.get_logger()
 
@@ -52,6 +58,7 @@ async def run(settings: Settings) -> None:
         PlatformError: a setting is wrong, or RabbitMQ or MongoDB refuses.
     """
     configure_logging(settings, "accounting")
+    targets = alert_targets(settings.alert_urls)
     async with AsyncExitStack() as stack:
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
@@ -64,6 +71,10 @@ async def run(settings: Settings) -> None:
         await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        admin = await stack.enter_async_context(management(settings))
+        duty = Duty(mongo, "alerts", settings.worker_id)
+        every_s = settings.alert_every_s
+        watch = Watch(mongo, QueueWatch(admin), duty, thresholds_of(settings), every_s=every_s)
         ledger = Ledger(mongo)
         heartbeats = Heartbeats(mongo)
         _subscribe(broker, ledger, heartbeats, dead)
@@ -75,6 +86,9 @@ async def run(settings: Settings) -> None:
             housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
             housekeeping.append(asyncio.create_task(heartbeats.keep()))
             housekeeping.append(asyncio.create_task(keep_prices(mongo)))
+            housekeeping.append(asyncio.create_task(duty.keep()))
+            housekeeping.append(asyncio.create_task(watch.keep()))
+            housekeeping.append(asyncio.create_task(deliver_alerts(mongo, duty, targets)))
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -82,6 +96,8 @@ async def run(settings: Settings) -> None:
             for task in housekeeping:
                 task.cancel()
             await asyncio.gather(*housekeeping, return_exceptions=True)
+            with suppress(PyMongoError):  # it lapses by itself
+                await duty.give_up()
             log.info("accounting_stopped")
 
         await app.run()

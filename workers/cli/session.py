@@ -117,11 +117,12 @@ class Platform:
     async def automation_changes(self) -> "AsyncIterator[AutomationChanges]":
         """What adds and changes automations; it needs RabbitMQ too."""
         from infra.broker import connect as connect_broker
+        from infra.lanes import QueueWatch
         from infra.management import management
         from infra.provision import Provisioner
         from workers.console.automation_changes import AutomationChanges
         from workers.console.automations import AutomationList
-        from workers.console.lanes import LaneDesk, QueueWatch
+        from workers.console.lanes import LaneDesk
 
         async with management(self.settings) as admin:
             await admin.ensure_vhost()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from contracts import names
+from infra.lanes import QueueWatch
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
 from workers.budgets.registry import BudgetRegistry, Standing
-from workers.console.lanes import QueueWatch
 
 #: An overview is good for so long, in seconds: whoever asks meanwhile gets the same one.
 FRESH_S = 1.0

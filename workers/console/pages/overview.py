@@ -6,6 +6,7 @@ from nicegui import ui
 
 from infra.mongo import Document
 from workers.console.overview import BudgetsToday, Overview
+from workers.console.pages.alerts import alert_name
 from workers.console.pages.charts import TONES, stacked_bars
 from workers.console.pages.figures import (
     compact,
@@ -20,6 +21,7 @@ from workers.console.pages.figures import (
 )
 from workers.console.pages.layout import Empty, heading, local_time, meter, panel
 from workers.console.pages.live import Live
+from workers.console.pages.tones import severity_chip
 from workers.console.pages.visit import Visit
 
 #: Outcomes in the order in which they are stacked; what is not here stands on top.
@@ -183,14 +185,18 @@ def _show_budgets(budgets: BudgetsToday) -> None:
 
 def _show_alerts(alerts: list[Document]) -> None:
     if not alerts:
-        Empty("check_circle", "Nothing is in trouble", "Keys that stop, and why, are told of here.")
+        Empty(
+            "check_circle",
+            "Nothing is in trouble",
+            "Keys that stop, lanes that stand: told of here.",
+        )
         return
     for alert in alerts:
         with ui.element("div").classes("kw-list-row"):
             with ui.element("div").classes("kw-list-main"):
-                ui.label(f"{alert['automation_id']} / {alert['label']}")
+                ui.label(alert_name(alert))
                 ui.label(alert["reason"]).classes("kw-note")
             with ui.element("div").classes("kw-list-side"):
-                tone = "bad" if alert["kind"] == "key_error" else "warn"
+                tone = severity_chip(alert["severity"])["tone"]
                 ui.label(str(alert["kind"]).replace("_", " ")).classes(f"kw-chip kw-{tone}")
                 local_time(iso(alert["raised_at"]) or "").classes("kw-muted")
