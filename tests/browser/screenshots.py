@@ -68,6 +68,8 @@ async def shoot_light(ann: Tab, folder: Path) -> None:
     await shoot(page, folder, "import")
     await ann.open("automations")
     await shoot(page, folder, "automations")
+    await page.get_by_role("button", name="support-replies").click()
+    await shoot(page, folder, "automation")
     await ann.open("requests")
     await shoot(page, folder, "requests")
     await ann.open("requests?automation=campaign-mails")

@@ -57,11 +57,11 @@ KEYS: tuple[tuple[str, str, Limits, dict[str, Any]], ...] = (
 )
 #: USD that automations may spend a day and a month.
 BUDGETS: dict[str, tuple[str | None, str | None]] = {
-    "campaign-mails": ("250", "4000"),
-    "invoice-reader": ("20", None),
-    "product-texts": ("100", "1500"),
-    "review-sorter": ("12.50", "400"),
-    "support-replies": ("15", "250"),
+    "campaign-mails": ("1.50", "25"),
+    "invoice-reader": ("0.75", None),
+    "product-texts": ("2", "18"),
+    "review-sorter": ("0.80", "12"),
+    "support-replies": ("0.25", "4"),
 }
 #: Keys that are lent: automation, alias, model, tokens, and how many are reported.
 LENT = (
@@ -96,8 +96,8 @@ async def _set_budgets(world: World) -> None:
         for window, limit in zip(WINDOWS, (daily, monthly), strict=True):
             if limit is not None:
                 await budgets.set(Subject(automation), window, nanousd(limit))
-    await budgets.set(Subject("support-replies", key="Night shift"), "day", nanousd("2"), hard=False)
-    await budgets.set(Subject("support-replies", user="crm"), "month", nanousd("20"), soft_percent=50)
+    await budgets.set(Subject("support-replies", key="Night shift"), "day", nanousd("0.25"), hard=False)
+    await budgets.set(Subject("support-replies", user="crm"), "month", nanousd("0.60"), soft_percent=50)
 
 
 async def _lend_keys(world: World) -> None:

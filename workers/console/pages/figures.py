@@ -18,11 +18,7 @@ def money(nanousd: int) -> str:
 def short_money(nanousd: int) -> str:
     """A round amount of nano-USD, such as a limit, in at most six characters or so."""
     usd = nanousd / NANO
-    if usd >= 10_000:
-        return f"${compact(usd)}"
-    if usd >= 0.01:
-        return f"${usd:,.2f}".removesuffix(".00")
-    return f"${usd:.2g}"
+    return f"${compact(usd)}" if usd >= 10_000 else money(nanousd).removesuffix(".00")
 
 
 def count(number: float) -> str:
