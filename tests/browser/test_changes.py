@@ -96,7 +96,7 @@ async def test_an_automations_budgets_and_token_are_changed_on_its_panel_and_its
     await tab.press("Change: Daily · key Primary")
     await tab.fill("Limit", "2.5")
     await tab.press("Set budget")
-    await expect(tab.dialog()).to_contain_text("$0.00 of $2.50")
+    await expect(tab.dialog()).to_contain_text("$0.00 of $2.50 · stops")
     await tab.press("Remove: Daily · key Primary")
     await tab.press("Remove")
     await expect(tab.dialog()).not_to_contain_text("key Primary")

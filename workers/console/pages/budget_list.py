@@ -59,7 +59,7 @@ class BudgetList:
                 meter(standing.spent / budget.limit, name)
                 with ui.row(align_items="baseline").classes("kw-note"):
                     what = "stops calls when spent" if budget.hard else "alerts only"
-                    ui.label(f"{money(standing.spent)} of {money(budget.limit)} · {what}")
+                    ui.label(f"{money(standing.spent)} of {short_money(budget.limit)} · {what}")
                     with ui.row(align_items="baseline", wrap=False).classes("kw-note"):
                         ui.label("anew")
                         local_time(iso(datetime.fromtimestamp(standing.until, UTC)) or "")

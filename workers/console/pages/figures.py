@@ -16,9 +16,12 @@ def money(nanousd: int) -> str:
 
 
 def short_money(nanousd: int) -> str:
-    """A round amount of nano-USD, such as a limit, in at most six characters or so."""
-    usd = nanousd / NANO
-    return f"${compact(usd)}" if usd >= 10_000 else money(nanousd).removesuffix(".00")
+    """A round amount of nano-USD, such as a limit, without zeros at its end but those of cents."""
+    if nanousd >= 10_000 * NANO:
+        return f"${compact(nanousd / NANO)}"
+    dollars, _, rest = money(nanousd).partition(".")
+    rest = rest.rstrip("0")
+    return f"{dollars}.{rest:0<2}" if rest else dollars
 
 
 def count(number: float) -> str:

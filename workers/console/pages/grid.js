@@ -61,7 +61,7 @@ export default {
               </div>
             </template>
             <template v-else-if="column.kind === 'link'">
-              <button type="button" class="kw-link" @click="act('open', scope.row)">{{ scope.row[column.name] }}</button>
+              <button type="button" class="kw-link" :title="scope.row[column.name]" @click="act('open', scope.row)">{{ scope.row[column.name] }}</button>
             </template>
             <template v-else-if="column.kind === 'time'">
               <local-time v-if="scope.row[column.name]" :at="scope.row[column.name]"></local-time>
