@@ -170,14 +170,15 @@ async def test_an_operator_is_added_promoted_and_disabled_and_a_token_is_made_an
     assert done == {"operator.added", "operator.changed", "operator.password_reset"}
 
 
-async def test_a_dead_letter_is_dropped_usage_is_taken_as_csv_and_the_reference_comes_from_here(
+async def test_a_dead_letter_is_dropped_calls_are_drawn_and_taken_as_csv_and_the_reference_comes_from_here(
     console: Console, sign_in: SignIn
 ) -> None:
     world, bot = console.world, await console.world.add_automation()
     await world.add_key(bot, "Primary")
     request_id = f"order-{secrets.token_hex(4)}"
     async with world.client(bot) as keyway:
-        await keyway.generate("/chat/completions", CHAT)
+        for _ in range(2):
+            await keyway.generate("/chat/completions", CHAT)
     async with Collector(world, bot) as collector:
         await collector.ask(request_id, b'{"path": "/nowhere", "body": {}}')
 
@@ -185,7 +186,7 @@ async def test_a_dead_letter_is_dropped_usage_is_taken_as_csv_and_the_reference_
             return bool(await console.admin.get("/api/dead-letters", request_id=request_id))
 
         await eventually(dead, "the request is dead")
-    (row,) = await world.accounted(bot, 1)
+    row, _ = await world.accounted(bot, 2)
     tab = await sign_in(ADMIN)
     await tab.open("dead-letters")
     await tab.page.get_by_label("Automation", exact=True).fill(bot)
@@ -194,6 +195,9 @@ async def test_a_dead_letter_is_dropped_usage_is_taken_as_csv_and_the_reference_
     await tab.press("Drop")
     await expect(tab.page.get_by_text("1 letter dropped.")).to_be_visible()
     assert await console.admin.get("/api/dead-letters", request_id=request_id) == []
+
+    await tab.open(f"keys?text={bot}")
+    await expect(tab.row(bot).get_by_role("img", name="2 calls: ").locator("svg path").first).to_be_attached()
 
     await tab.open(f"usage?automation={bot}")
     async with tab.page.expect_download() as downloading:

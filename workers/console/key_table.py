@@ -20,7 +20,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 #: Calls whose latencies are shown of one key, and for how long back.
 MOST_CALLS, CALLS_SINCE = 300, timedelta(hours=1)
 #: Calls that a sparkline has, and those that are looked at for all sparklines of a page.
-SPARKED, MOST_SPARKED = 40, 20_000
+SPARKED, MOST_SPARKED = 40, 5_000
 
 
 @dataclass(frozen=True, slots=True)
