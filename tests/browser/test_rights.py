@@ -7,7 +7,8 @@ from infra.mongo import Document
 from tests.browser.conftest import SignIn
 from tests.browser.tab import Tab
 from tests.console import ADMIN, CHAT, VIEWER, Console
-from tests.harness import eventually
+from tests.harness import ACTOR, eventually
+from workers.budgets.registry import BudgetRegistry, Subject
 from workers.console.access.operators import Operators, Role
 
 pytestmark = pytest.mark.timeout(900)
@@ -17,7 +18,17 @@ ADMINS_PAGES = ("operators", "audit")
 #: Words of buttons that change something.
 CHANGES = (
     *("Add", "Import", "Disable", "Enable", "Check", "Pause", "Resume", "Empty"),
-    *("Replay", "Drop", "Reveal", "Remove", "Rotate token", "Settings", "Change limits"),
+    *(
+        "Replay",
+        "Drop",
+        "Reveal",
+        "Remove",
+        "Rotate token",
+        "Settings",
+        "Change limits",
+        "Set a budget",
+        "Change:",
+    ),
 )
 #: Sends an event of a page's table as its own buttons would.
 FORGE = """([name, key]) => {
@@ -56,6 +67,12 @@ async def test_a_viewer_sees_everything_and_changes_nothing(console: Console, si
     assert (await console.world.key(bot, "Primary"))["status"] == "active"
     await tab.row(bot).get_by_role("button", name="Primary").click()
     await expect(tab.dialog()).to_contain_text("Its status has never changed.")
+    for name in CHANGES:
+        assert await tab.dialog().get_by_role("button", name=name).count() == 0, name
+    await BudgetRegistry(console.world.mongo, ACTOR).set(Subject(bot), "day", 1)
+    await tab.open(f"automations?text={bot}")
+    await tab.button(bot).click()
+    await expect(tab.dialog()).to_contain_text("stops calls when spent")
     for name in CHANGES:
         assert await tab.dialog().get_by_role("button", name=name).count() == 0, name
 
@@ -109,6 +126,8 @@ async def test_text_from_outside_is_shown_as_text(console: Console, sign_in: Sig
         await keyway.generate("/chat/completions", CHAT, user=MARKUP)
     await world.accounted(bot, 1)
     await world.keys.set_status(bot, MARKUP, "disabled", MARKUP)
+    for subject in (Subject(bot, key=MARKUP), Subject(bot, user=MARKUP)):
+        await BudgetRegistry(world.mongo, ACTOR).set(subject, "day", 1)
     tab = await sign_in(ADMIN)
 
     async def assert_harmless(where: str) -> None:
@@ -120,6 +139,16 @@ async def test_text_from_outside_is_shown_as_text(console: Console, sign_in: Sig
     await tab.row(bot).get_by_role("button", name=MARKUP).click()
     await expect(tab.dialog()).to_contain_text(f"{MARKUP} · by test")
     await assert_harmless("keys")
+    await tab.open(f"automations?text={bot}")
+    await tab.button(bot).click()
+    for text in (f"Daily · key {MARKUP}", f"Daily · user {MARKUP}"):
+        await expect(tab.dialog()).to_contain_text(text)
+    await tab.press("Set a budget")
+    await tab.dialog().get_by_label("Whose").click()
+    await tab.page.get_by_role("option", name="One of its keys").click()
+    await tab.dialog().get_by_label("Key").click()
+    await expect(tab.page.get_by_role("option", name=MARKUP)).to_be_visible()
+    await assert_harmless("budgets")
     await tab.open(f"requests?automation={bot}")
     await expect(tab.row(bot)).to_contain_text(MARKUP)
     await tab.row(bot).get_by_role("button").click()
