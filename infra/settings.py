@@ -22,13 +22,34 @@ SCHEMES = {
 }
 
 
-class Settings(BaseSettings):
-    """Settings of one service; `keyway settings` prints this table.
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment; read them with `load()`, which turns a wrong value into one line."""
 
-    Read it with `Settings.load()`, which turns a wrong value into one line.
-    """
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    model_config = SettingsConfigDict(env_prefix="KEYWAY_", extra="ignore", frozen=True)
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            reason = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{cls.model_config['env_prefix']}{name}: {reason}") from None
+
+
+class Settings(EnvironmentSettings):
+    """Settings of one service; `keyway settings` prints this table."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYWAY_")
 
     amqp_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/keyway"),
@@ -173,21 +194,3 @@ class Settings(BaseSettings):
         if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
             raise ValueError(f"{wrong[0]!r} is not an automation's id")
         return lanes
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment.
-
-        Returns:
-            The settings.
-
-        Raises:
-            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            reason = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"KEYWAY_{name}: {reason}") from None

@@ -39,7 +39,9 @@ BYTECODE = Path(gettempdir()) / f"keyway-tests-bytecode-{os.getuid()}"
 
 def child_environment(**own: str) -> dict[str, str]:
     """The environment of a child process: nobody's settings but its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYWAY_")}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KEYWAY_", "OTEL_"))
+    }
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**inherited, "PYTHONPYCACHEPREFIX": str(BYTECODE), **own}
 

@@ -29,7 +29,8 @@ from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_logging, configure_tracing
+from infra.trace_headers import trace_ids
 from workers.accounting.delivery import deliver_alerts
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
@@ -60,6 +61,7 @@ async def run(settings: Settings) -> None:
     configure_logging(settings, "accounting")
     targets = alert_targets(settings.alert_urls)
     async with AsyncExitStack() as stack:
+        tracing = configure_tracing(settings, "accounting", stack)
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
@@ -67,6 +69,10 @@ async def run(settings: Settings) -> None:
         await mongo.ensure_schema()
         await load_prices(mongo)
         broker, connection = await connect_broker(settings, "accounting")
+        if tracing.is_on:
+            from workers.accounting.tracing import spans_of_bookings  # noqa: PLC0415  # it takes a while
+
+            broker.add_middleware(spans_of_bookings())
         channel = await connection.channel(publisher_confirms=True)
         await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
@@ -110,12 +116,18 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
     )
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
 
-    async def book(message: RabbitMessage, entry: Entry) -> None:
+    async def book(message: RabbitMessage, entry: UsageRecorded | Report) -> None:
         applied = await commit.submit(entry)
         if isinstance(applied, Refused):
             await _dead_letter(dead, message, applied.reason)
         elif not applied:
-            log.info("event_repeated", message_id=message.raw_message.message_id)
+            request_id = entry.request_id if isinstance(entry, UsageRecorded) else entry.lease_id
+            log.info(
+                "event_repeated",
+                request_id=request_id,
+                automation_id=entry.automation_id,
+                **trace_ids(message.headers),
+            )
 
     @broker.subscriber(
         queue, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.MANUAL, no_reply=True
@@ -145,7 +157,13 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
 
 async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:
     raw = message.raw_message
-    log.warning("event_refused", type=raw.type, routing_key=raw.routing_key, reason=reason)
+    log.warning(
+        "event_refused",
+        type=raw.type,
+        routing_key=raw.routing_key,
+        reason=reason,
+        **trace_ids(raw.headers),
+    )
     await dead.publish(dead_letter(raw, reason), raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
 
 
