@@ -82,6 +82,8 @@ async def shoot_light(ann: Tab, folder: Path) -> None:
     await ann.open("dead-letters")
     await page.locator("tbody .kw-link").first.wait_for()
     await shoot(page, folder, "dead-letters")
+    await ann.open("alerts")
+    await shoot(page, folder, "alerts")
     await ann.open("usage")
     await shoot(page, folder, "usage")
     await ann.open("operators")
