@@ -65,6 +65,21 @@ async def test_a_budget_is_set_seen_to_be_spent_changed_and_removed(console: Con
     assert [entry["action"] for entry in of_keys] == ["budget.removed", "budget.set"]
 
 
+async def test_the_overview_sets_the_day_against_its_budgets(console: Console) -> None:
+    bot = await console.world.add_automation()
+    limit = 1_000_000_000_000_000
+    await console.admin.do(
+        "PUT", "/api/budgets", {"automation_id": bot, "window": "day", "limit_nanousd": limit}
+    )
+
+    async def told() -> bool:
+        today = (await console.viewer.get("/api/overview"))["budgets_today"]
+        return bool(today["limit_nanousd"] >= limit and today["count"] >= 1)
+
+    await eventually(told, "the overview counts the budget")
+    await console.admin.do("DELETE", f"/api/budgets?automation_id={bot}&window=day", status=204)
+
+
 async def test_a_budget_of_nobody_or_of_nothing_is_refused(console: Console) -> None:
     bot = await console.world.add_automation()
     good = {"automation_id": bot, "window": "day", "limit_nanousd": 1}

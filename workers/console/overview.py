@@ -17,8 +17,8 @@ FRESH_S = 1.0
 #: Answers are counted over so long, in so many parts of it.
 RECENT = timedelta(seconds=60)
 BUCKET_S = 5
-#: Daily budgets that are named, those of which most is spent.
-MOST_BUDGETS = 6
+#: Daily budgets that are named, those of which most is spent; and how often they are read, in seconds.
+MOST_BUDGETS, BUDGETS_EVERY_S = 6, 5.0
 #: How long waits and calls took is told of those of the last minutes, of so many of them at the most.
 TIMED = timedelta(minutes=5)
 MOST_TIMED = 1000
@@ -72,7 +72,7 @@ class Overview:
         outcomes: attempts of the last minute by how they ended.
         recent: the same in parts of 5 seconds, the oldest first.
         today: the sums of the UTC day (`infra.totals.SUMMED`).
-        budgets_today: the automations' daily budgets.
+        budgets_today: the automations' daily budgets, at most 5 seconds before.
         queue_wait: from publishing to a worker's receipt.
         provider_time: of single attempts that succeeded.
         waiting: requests in all lanes.
@@ -146,6 +146,8 @@ class Overviews:
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
         self._last: Overview | None = None
+        self._budgets_read_at = float("-inf")
+        self._last_budgets = budgets_today([])
 
     async def read(self) -> Overview:
         """The state of things, at most a second ago.
@@ -170,7 +172,7 @@ class Overviews:
             self._workers(),
             self._keys(),
             self._mongo.alerts.count_documents({"resolved_at": None}),
-            self._budgets.standings({"scope": "automation", "window": "day"}),
+            self._budgets_today(),
         )
         lanes = [state for name, state in queues.items() if name.startswith(names.lane_queue(""))]
         accounting, dead = queues.get(names.ACCOUNTING_QUEUE), queues.get(names.DEAD_QUEUE)
@@ -184,7 +186,7 @@ class Overviews:
             outcomes=outcomes,
             recent=buckets(recent, now),
             today=today,
-            budgets_today=budgets_today(budgets),
+            budgets_today=budgets,
             queue_wait=percentiles(waits),
             provider_time=percentiles(calls),
             waiting=sum(lane.waiting for lane in lanes),
@@ -217,6 +219,13 @@ class Overviews:
         async for total in self._mongo.usage_daily.aggregate(stages):
             return {name: total[name] for name in SUMMED}
         return dict.fromkeys(SUMMED, 0)
+
+    async def _budgets_today(self) -> BudgetsToday:
+        if time.monotonic() - self._budgets_read_at > BUDGETS_EVERY_S:
+            own = {"scope": "automation", "window": "day"}
+            self._last_budgets = budgets_today(await self._budgets.standings(own))
+            self._budgets_read_at = time.monotonic()
+        return self._last_budgets
 
     async def _queue_waits(self, now: datetime) -> list[int]:
         """How long requests that ended lately had waited; what ended last expires last."""
