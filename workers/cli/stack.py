@@ -14,7 +14,7 @@ from contracts.errors import KeywayError
 from infra.errors import PlatformError, StackError
 from infra.local.home import AlreadyRunningError, Home
 from infra.local.state import StackState, running_state, supervisor_pid
-from workers.cli.session import JsonOption, err, out, print_json
+from workers.cli.session import JsonOption, actor_here, err, out, print_json
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -147,12 +147,12 @@ async def _first_operator(info: "StackInfo") -> "SecretStr | None":
     """Make the console's first operator, where there is none yet; their one-time password."""
     from infra.mongo import connect
     from infra.settings import Settings
-    from workers.console.access.operators import Operators
+    from workers.console.access.operator_changes import OperatorChanges
 
     os.environ.update(info.environment)
     settings = Settings.load()
     async with connect(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
-        return await Operators(mongo).ensure_first()
+        return await OperatorChanges.of(mongo, actor_here()).ensure_first()
 
 
 def _show_first_operator(password: "SecretStr | None") -> None:
