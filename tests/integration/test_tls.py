@@ -152,7 +152,8 @@ async def test_a_worker_serves_and_is_healthy_where_every_connection_is_encrypte
     await encrypted.start_worker()
     async with encrypted.client(bot) as keyway:
         assert (await keyway.generate("/moderations", input="hello")).status == "succeeded"
-    await eventually(lambda: finds_its_worker(encrypted), "a consumer in the management API", every_s=1)
+    what = "a consumer in the management API"
+    await eventually(lambda: finds_its_worker(encrypted), what, within_s=60, every_s=1)
 
 
 async def test_a_worker_that_trusts_another_authority_ends_with_one_line(
