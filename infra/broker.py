@@ -80,7 +80,7 @@ async def connect(
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_may_pass),
-            wait=wait_exponential_jitter(initial=0.5, max=10),
+            wait=wait_exponential_jitter(multiplier=0.5, max=10),
             before_sleep=_log_waiting,
             reraise=True,
         ):
