@@ -139,6 +139,8 @@ def _show_addresses(info: "StackInfo") -> None:
         _print(f"provider    {info.simulator_url} (simulated)")
     if info.console_url:
         _print(f"console     {info.console_url}")
+    for name, url in info.metrics_urls.items():
+        _print(f"metrics     {url} ({name})")
 
 
 async def _first_operator(info: "StackInfo") -> "SecretStr | None":
@@ -168,6 +170,8 @@ def _show(state: StackState) -> None:
     ).items():
         if url:
             out.print(f"{name:<15} {masked(url)}", highlight=False, soft_wrap=True)
+    for name, url in state.metrics_urls.items():
+        out.print(f"{'metrics':<15} {url} ({name})", highlight=False, soft_wrap=True)
     for kind, pids in state.pids.items():
         out.print(f"{kind:<15} pid {', '.join(map(str, pids)) or '-'}", highlight=False)
 

@@ -121,8 +121,8 @@ def window_plus(model: str, calls: object, tokens: object) -> Document:
     return {"$let": {"vars": {"second": second}, "in": appended}}
 
 
-def is_usable() -> Document:
-    """Whether the key may be called, limits aside (`Key.is_usable`, and not cooled down)."""
+def is_in_service() -> Document:
+    """Whether the key may be called, limits and cooldown aside (`Key.is_usable`)."""
     over = {
         "$and": [
             {"$eq": ["$status", "exhausted"]},
@@ -130,12 +130,13 @@ def is_usable() -> Document:
             {"$lte": ["$status_until", "$$NOW"]},
         ]
     }
-    return {
-        "$and": [
-            {"$or": [{"$eq": ["$status", "active"]}, over]},
-            {"$lte": [{"$ifNull": ["$cooled_until", "$$NOW"]}, "$$NOW"]},
-        ]
-    }
+    return {"$or": [{"$eq": ["$status", "active"]}, over]}
+
+
+def is_usable() -> Document:
+    """Whether the key may be called, limits aside: in service, and not cooled down."""
+    is_cool = {"$lte": [{"$ifNull": ["$cooled_until", "$$NOW"]}, "$$NOW"]}
+    return {"$and": [is_in_service(), is_cool]}
 
 
 def calls_left(model: str) -> Document:
