@@ -177,9 +177,8 @@ class Lanes:
         if not is_slow and share < AMPLE * wanted:
             return
         async with lane.changing:
-            if lane.consumer_tag is None:
+            if lane.consumer_tag is None or not await self._cancel(lane):
                 return
-            await self._cancel(lane)
             lane.prefetch = wanted
             try:
                 await self._consume(lane)
@@ -189,9 +188,8 @@ class Lanes:
     async def _pause(self, lane: _Lane, wait_s: float) -> None:
         """Take nothing from a lane without room for so long, and then little at a time."""
         async with lane.changing:
-            if lane.resumption is not None or lane.consumer_tag is None:
+            if lane.resumption is not None or lane.consumer_tag is None or not await self._cancel(lane):
                 return
-            await self._cancel(lane)
             lane.prefetch = self._first_prefetch
             lane.wake.clear()
             lane.resumption = asyncio.create_task(self._resume(lane, wait_s))
@@ -214,8 +212,7 @@ class Lanes:
 
     async def _leave(self, lane: _Lane) -> None:
         """Take nothing from the lane of a paused automation; what is in hand goes on."""
-        if lane.consumer_tag is not None:
-            await self._cancel(lane)
+        if lane.consumer_tag is not None and await self._cancel(lane):
             lane.prefetch = self._first_prefetch
             log.info("lane_left", automation_id=lane.automation.id, in_hand=lane.in_hand)
 
@@ -227,20 +224,36 @@ class Lanes:
             lane.consumer_tag = await queue.consume(partial(self._on_delivery, lane.automation.id))
             lane.queue = queue
 
-    async def _cancel(self, lane: _Lane) -> None:
+    async def _cancel(self, lane: _Lane) -> bool:
+        """Stop a lane's consumer.
+
+        Returns:
+            False where RabbitMQ has not said so in time: then it may go on, and the lane is as it was.
+        """
         queue, tag = lane.queue, lane.consumer_tag
+        if queue is None or tag is None:
+            return True
+        try:
+            async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                await queue.cancel(tag)
+        except TimeoutError:
+            # Others' changes of the channel came first; or it was closed for it, and `_on_reopened` comes.
+            log.warning("consumer_not_cancelled", automation_id=lane.automation.id)
+            self._reload.set()
+            return False
+        except CHANNEL_GONE:
+            log.info("consumer_gone", automation_id=lane.automation.id)
         lane.queue = lane.consumer_tag = None
-        if queue is not None and tag is not None:
-            with suppress(*CHANNEL_GONE):  # and the consumer with it
-                async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                    await queue.cancel(tag)
+        return True
 
     async def _close(self, automation_id: str) -> None:
-        lane = self._lanes.pop(automation_id)
+        lane = self._lanes[automation_id]
         if lane.resumption is not None:
             lane.resumption.cancel()
         async with lane.changing:
-            await self._cancel(lane)
+            if not await self._cancel(lane):
+                return
+            del self._lanes[automation_id]
         if lane.widening is not None:
             await lane.widening
         log.info("lane_closed", automation_id=automation_id)
