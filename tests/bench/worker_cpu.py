@@ -137,10 +137,11 @@ def summary(turns: dict[str, list[Round]], in_flight: int) -> Report:
         )
     beside = {name: statistics.median(one.beside_ms[name] for one in ours) for name in ours[0].beside_ms}
     busiest = max(figure["load_cores"] for figure in figures.values())
+    costs_beside = ", ".join(f"{name} {ms:.2f}" for name, ms in beside.items())
     lines = [
         columns(rows),
         "",
-        f"beside Keyway's worker, CPU ms/request: {', '.join(f'{name} {ms:.2f}' for name, ms in beside.items())}",
+        f"beside Keyway's worker, CPU ms/request: {costs_beside}",
         f"the load generator used {busiest:.2f} of a core at most",
     ]
     findings = [Finding(goal, ratio(ours, turns[peer])) for peer, goal in GOALS.items() if peer in turns]
