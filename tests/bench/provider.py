@@ -2,7 +2,7 @@
 
     python -m tests.bench.provider PORT_FILE [--latency-s 10]
 
-`GET /in-flight` tells how many calls have no answer yet.
+`GET /calls` tells how many calls have no answer yet, and how many have one: `5 1000`.
 
 It does next to nothing for a call, so that it takes no machine from what is measured. Its answers bear the
 headers by which OpenAI tells of limits, since reading them is part of the work.
@@ -67,17 +67,18 @@ HEADERS = {
 
 
 async def run(port_file: Path, latency_s: float) -> None:
-    in_flight = 0
+    in_flight = answered = 0
 
     async def answer(request: web.BaseRequest) -> web.Response:
-        nonlocal in_flight
-        if request.path == "/in-flight":
-            return web.Response(text=str(in_flight))
+        nonlocal in_flight, answered
+        if request.path == "/calls":
+            return web.Response(text=f"{in_flight} {answered}")
         await request.read()
         if latency_s:
             in_flight += 1
             await asyncio.sleep(latency_s)
             in_flight -= 1
+        answered += 1
         return web.Response(body=ANSWER, headers=HEADERS)
 
     runner = web.ServerRunner(web.Server(answer))
