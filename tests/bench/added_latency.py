@@ -16,7 +16,7 @@ from tests.bench.part import Bench, Finding, Goal, Report, columns, provider, ru
 from tests.bench.peers import PEERS, own_worker, send
 
 REQUESTS, ROUNDS = 300, 5
-QUICK_REQUESTS, QUICK_ROUNDS = 150, 3
+QUICK_REQUESTS, QUICK_ROUNDS = 100, 3
 #: Peers that are measured too, so that the figures can be told apart from the machine's.
 BESIDE = ("naive", "portkey", "litellm")
 P50 = Goal("added latency, one in flight, p50", 5, "ms")

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tests.bench.part import Bench, Finding, Goal, Report, bench_automation, columns, provider, run_alone
+from tests.bench.part import Bench, Finding, Goal, Report, columns, provider, run_alone
 from tests.bench.peers import send, spread_load
 from tests.bench.processes import cpu_ms_a_request, cpu_s, memory_mb
+from tests.bench.seeding import seed
 from tests.harness import World
 
 IN_FLIGHT, AUTOMATIONS, LATENCY_S = 5000, 50, 10.0
 #: How often each of the 5,000 is asked anew.
-WAVES, QUICK_WAVES = 5, 3
+WAVES, QUICK_WAVES = 5, 2
 #: A lane is not widened beyond it: some room, so that the last ones are.
 MAX_IN_FLIGHT = 6000
 SAMPLE_S = 0.5
@@ -52,10 +53,7 @@ async def watch(pid: int, base_url: str, samples: list[Sample]) -> None:
 
 async def run(bench: Bench, world: World, base_url: str, waves: int) -> tuple[list[Sample], float]:
     """Samples of the whole load, and the answers a second."""
-    automations = []
-    for number in range(AUTOMATIONS):
-        bench.step(f"5,000 in flight: automation {number + 1} of {AUTOMATIONS}")
-        automations.append(await bench_automation(world, base_url))
+    automations = await seed(bench, world, base_url, AUTOMATIONS)
     await world.start_accounting()
     worker = await world.start_worker(KEYWAY_MAX_IN_FLIGHT=str(MAX_IN_FLIGHT))
     bench.step(f"5,000 in flight: {waves} times 10 s and more")
