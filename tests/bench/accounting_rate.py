@@ -130,7 +130,7 @@ async def report(bench: Bench) -> Report:
         moving = list(itertools.dropwhile(lambda count: not count[1], counts))
         wrong = await differences(world, events)
     rate = (moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0])
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("", "events/s", "CPU ms/event", "memory MB", "exact"),
         ("accounting", f"{rate:,.0f}", f"{cpu_ms:.3f}", f"{memory:.0f}", "no" if wrong else "yes"),
     ]

@@ -59,7 +59,7 @@ def added_ms(ours: list[Load], theirs: list[Load], percent: float) -> float:
 
 def summary(turns: dict[str, list[Load]]) -> Report:
     """The turns as a report."""
-    rows = [("", "p50 ms", "p99 ms", "p99 as seen", "added p50", "added p99")]
+    rows: list[tuple[str, ...]] = [("", "p50 ms", "p99 ms", "p99 as seen", "added p50", "added p99")]
     figures = {}
     for name, loads in turns.items():
         corrected = Latencies.decoded(load.corrected for load in loads)

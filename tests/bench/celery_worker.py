@@ -35,7 +35,8 @@ client = OpenAI(api_key="sk-bench", base_url=os.environ["BENCH_BASE_URL"])
 @app.task(name="bench.generate")  # type: ignore[untyped-decorator, unused-ignore]
 def generate(body: dict[str, Any]) -> dict[str, Any]:
     """One chat completion."""
-    return client.chat.completions.create(**body).model_dump(mode="json")
+    answer: dict[str, Any] = client.chat.completions.create(**body).model_dump(mode="json")
+    return answer
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator, unused-ignore]

@@ -10,6 +10,7 @@ import sys
 import aiormq
 import uvloop
 from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 
 from tests.bench.provider import ANSWER
 
@@ -19,6 +20,7 @@ PREFETCH = 64
 async def run(queue: str) -> None:
     connection = await aiormq.connect(os.environ["KEYWAY_AMQP_URL"])
     channel = await connection.channel(publisher_confirms=False)
+    assert isinstance(channel, Channel)
     await channel.basic_qos(prefetch_count=PREFETCH)
     await channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
 

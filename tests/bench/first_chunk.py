@@ -79,7 +79,7 @@ async def report(bench: Bench) -> Report:
         for _ in range(streams):
             direct.append(await over_http(http))
             queued.append(await through_queue(keyway))
-    rows = [("", "p50 ms", "p99 ms")]
+    rows: list[tuple[str, ...]] = [("", "p50 ms", "p99 ms")]
     for name, latencies in (("over HTTP", direct), ("through the queue", queued)):
         rows.append((name, f"{percentile(latencies, 50):.2f}", f"{percentile(latencies, 99):.2f}"))
     added = percentile(queued, 50) - percentile(direct, 50)

@@ -99,7 +99,7 @@ def table(folded: Iterable[str], cpu_ms: float) -> str:
     """The shares for people; what has less than 1 % is summed."""
     counted = shares(folded)
     total = counted.total()
-    rows = [("", "share", "ms a request")]
+    rows: list[tuple[str, ...]] = [("", "share", "ms a request")]
     small = 0
     for name, count in counted.most_common():
         if count < total * 0.01:

@@ -51,7 +51,7 @@ async def write_conflicts(world: World) -> int:
 async def turn(world: World, command: tuple[str, ...], requests: int) -> Turn:
     """One load on the workers that there are."""
     services = world.services
-    parts = {
+    parts: dict[str, list[int | None]] = {
         "workers": [service.process.pid for service in services[1:]],
         "accounting": [services[0].process.pid],
         "mongod": [listening_on(world.environment["KEYWAY_MONGO_URL"])],
@@ -101,7 +101,7 @@ async def report(bench: Bench) -> Report:
 
 def summary(turns: dict[int, list[Turn]]) -> Report:
     """The turns as a report."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("workers", "CPU ms/request", "accounting", "mongod", "rabbitmq", "requests/s", "conflicts/1,000")
     ]
     figures = {}

@@ -46,8 +46,8 @@ async def watch(pid: int, base_url: str, samples: list[Sample]) -> None:
     async with aiohttp.ClientSession() as session:
         while True:
             async with session.get(url) as response:
-                calls = [int(number) for number in (await response.text()).split()]
-            samples.append(Sample(*calls, cpu_s([pid]), memory_mb([pid])))
+                in_flight, answered = (int(number) for number in (await response.text()).split())
+            samples.append(Sample(in_flight, answered, cpu_s([pid]), memory_mb([pid])))
             await asyncio.sleep(SAMPLE_S)
 
 
@@ -83,7 +83,7 @@ async def report(bench: Bench) -> Report:
     first, last = samples[0], samples[-1]
     cpu_ms = cpu_ms_a_request(first.cpu_s, last.cpu_s, last.answered - first.answered)
     cores = cpu_ms / 1000 * IN_FLIGHT / LATENCY_S
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("", "most in flight", "memory MB", "at first", "CPU ms/request", "cores at 500/s", "answers/s"),
         (
             "worker",

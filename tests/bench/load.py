@@ -20,7 +20,8 @@ from typing import Any
 import aiormq
 import orjson
 import uvloop
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 
 from contracts.names import DIRECT_REPLY_TO
 from tests.bench.pacing import closed_loop, open_loop
@@ -64,7 +65,7 @@ class Caller:
     """Sends requests, to one routing key after the other, and takes their answers."""
 
     def __init__(
-        self, channel: AbstractChannel, exchange: str, routing_keys: Sequence[str], reply_to: str, form: str
+        self, channel: Channel, exchange: str, routing_keys: Sequence[str], reply_to: str, form: str
     ) -> None:
         self._channel = channel
         self._exchange = exchange
@@ -106,6 +107,7 @@ async def run(options: argparse.Namespace) -> bytes:
     connection = await aiormq.connect(os.environ["KEYWAY_AMQP_URL"])
     try:
         channel = await connection.channel(publisher_confirms=False)
+        assert isinstance(channel, Channel)
         if options.reply_to != DIRECT_REPLY_TO:
             await channel.queue_declare(options.reply_to, exclusive=True)
         routing_keys = options.routing_keys or options.routing_keys_file.read_text().split()

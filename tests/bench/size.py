@@ -106,7 +106,7 @@ async def report(bench: Bench) -> Report:
 def summary(sides: list[Side], starts: list[float], additions: list[float]) -> Report:
     """The turns as a report; the goals are about the smallest and the largest."""
     small, large = sides[0], sides[-1]
-    rows = [("", "CPU ms/request", "requests/s", "one in flight, p50 ms", "memory MB")]
+    rows: list[tuple[str, ...]] = [("", "CPU ms/request", "requests/s", "one in flight, p50 ms", "memory MB")]
     figures = {}
     for side in sides:
         figure = {

@@ -101,12 +101,19 @@ async def _window(
     latencies = Latencies.decoded([load.latencies])
     booked = await world.mongo.usage.estimated_document_count()
     answered = await world.mongo.requests.estimated_document_count()
-    memory = [
-        memory_mb([pids[name]]) if name in pids else 0.0
+    memory = {
+        f"{name}_mb": memory_mb([pids[name]]) if name in pids else 0.0
         for name in ("worker", "accounting", "mongod", "rabbitmq")
-    ]
-    percentiles = (latencies.percentile_ms(50), latencies.percentile_ms(99))
-    return Window(0, load.rate, *percentiles, cpu_ms, *memory, unbooked=max(0, answered - booked))
+    }
+    return Window(
+        minute=0,
+        rate=load.rate,
+        p50_ms=latencies.percentile_ms(50),
+        p99_ms=latencies.percentile_ms(99),
+        cpu_ms=cpu_ms,
+        unbooked=max(0, answered - booked),
+        **memory,
+    )
 
 
 def last_to_second(values: Sequence[float]) -> float:
@@ -123,7 +130,7 @@ def last_to_second(values: Sequence[float]) -> float:
 
 def summary(windows: list[Window]) -> Report:
     """The windows as a report."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "",
             *HEADINGS[1:],

@@ -107,7 +107,9 @@ def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> float:
 def summary(turns: dict[str, list[Round]], in_flight: int) -> Report:
     """The turns as a report."""
     ours = turns["keyway"]
-    rows = [("", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "least", "keyway to it", "memory MB")]
+    rows: list[tuple[str, ...]] = [
+        ("", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "least", "keyway to it", "memory MB")
+    ]
     figures = {}
     for name, rounds in turns.items():
         latencies = Latencies.decoded(one.load.latencies for one in rounds)
