@@ -104,8 +104,11 @@ def _named(settings: "Settings", service: str) -> URL:
     return url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query})
 
 
-def _undecoded(message: RabbitMessage) -> RabbitMessage:
-    """Handlers take the message itself: they need its properties, and read the body once."""
+async def _undecoded(message: RabbitMessage) -> RabbitMessage:
+    """Handlers take the message itself: they need its properties, and read the body once.
+
+    A coroutine, since FastStream calls a function in a thread.
+    """
     return message
 
 

@@ -1,59 +1,104 @@
 """The command line `keyway`: one line on standard error and status 1 where something fails."""
 
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Any
 
 try:
     import typer
+    from typer.core import TyperGroup
 except ImportError:
     sys.exit("keyway: the command line needs the platform; install it with: pip install 'keyway[platform]'")
+
+from rich.console import Console
 
 from contracts.errors import KeywayError
 from infra.errors import PlatformError
 from infra.mongo import PyMongoError
-from workers.cli import (
-    alerts,
-    automations,
-    budgets,
-    dead,
-    generate,
-    keys,
-    leases,
-    operators,
-    prices,
-    results,
-    services,
-    stack,
-    usage,
-)
-from workers.cli.session import err
+
+#: Where each command, or group of commands, is; in the order of `keyway --help`.
+COMMANDS = {
+    "up": "stack:up",
+    "status": "stack:status",
+    "down": "stack:down",
+    "init": "services:init",
+    "worker": "services:worker",
+    "accounting": "services:accounting",
+    "leasing": "services:leasing",
+    "console": "services:console",
+    "settings": "services:settings",
+    "generate": "generate:generate",
+    "automations": "automations:app",
+    "keys": "keys:app",
+    "leases": "leases:app",
+    "budgets": "budgets:app",
+    "prices": "prices:app",
+    "operators": "operators:app",
+    "alerts": "alerts:app",
+    "dead": "dead:app",
+    "results": "results:app",
+    "usage": "usage:app",
+}
+
+
+class Commands(MutableMapping[str, Any]):
+    """The commands by name, each imported when it is asked for: a command needs a small part of Keyway."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module, _, attribute = COMMANDS[name].partition(":")
+            found = getattr(import_module(f"workers.cli.{module}"), attribute)
+            if isinstance(found, typer.Typer):
+                command: Any = typer.main.get_group(found)
+            else:
+                single = typer.Typer(add_completion=False)
+                single.command()(found)
+                command = typer.main.get_command(single)
+            command.name = name
+            self._loaded[name] = command
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LazyGroup(TyperGroup):
+    """The top of the command line."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as Typer calls it
+        """The commands' names; none is imported for it."""
+        return list(self.commands)
+
 
 app = typer.Typer(
     name="keyway",
-    help="OpenAI generations for automations, over RabbitMQ.",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(stack.up)
-app.command()(stack.status)
-app.command()(stack.down)
-app.command()(services.init)
-app.command()(services.worker)
-app.command()(services.accounting)
-app.command()(services.leasing)
-app.command()(services.console)
-app.command()(services.settings)
-app.add_typer(automations.app, name="automations")
-app.add_typer(keys.app, name="keys")
-app.add_typer(leases.app, name="leases")
-app.add_typer(budgets.app, name="budgets")
-app.add_typer(prices.app, name="prices")
-app.add_typer(operators.app, name="operators")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(dead.app, name="dead")
-app.add_typer(results.app, name="results")
-app.command()(generate.generate)
-app.add_typer(usage.app, name="usage")
+
+
+@app.callback()
+def keyway() -> None:
+    """OpenAI generations for automations, over RabbitMQ."""
 
 
 def main() -> None:
@@ -69,7 +114,7 @@ def main() -> None:
 
 
 def _fail(reason: str) -> None:
-    err.print(f"[bold red]error:[/] {reason}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {reason}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

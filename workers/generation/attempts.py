@@ -46,7 +46,7 @@ PATIENCE_S = 20.0
 #: How long after its delivery a request may still begin to wait here, or go on, in seconds.
 LONGEST_HELD_S = 50.0
 #: How long a request may wait for a key before it is claimed without one, in seconds.
-AT_ONCE_S = 0.05
+AT_ONCE_S = 0.5
 #: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
 ATTEMPTS_PER_RUN = 100
 

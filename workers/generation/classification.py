@@ -75,7 +75,7 @@ def classify(status: int, code: str, message: str, headers: Mapping[str, str], n
         status: the HTTP status, of an error or a redirect.
         code: the error body's code, or its type where there is none; may be empty.
         message: the error body's message; may be empty.
-        headers: the answer's, with names in lower case.
+        headers: the answer's, found in lower case.
         now: seconds since the epoch, for a `retry-after` that is a date.
     """
     if status < 400:
@@ -123,7 +123,7 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """What an answer's `x-ratelimit-*` say; None where they name no limit.
 
     Args:
-        headers: the answer's, with names in lower case or in any.
+        headers: the answer's, found in lower case.
     """
     requests = _whole(headers.get("x-ratelimit-limit-requests")) or None
     tokens = _whole(headers.get("x-ratelimit-limit-tokens")) or None

@@ -1,14 +1,21 @@
-"""The call to the provider: the OpenAI SDK's client, one connection pool, bytes through."""
+"""The call to the provider: bytes through, over pooled connections.
+
+A plain call takes its headers and its address from the OpenAI SDK's client and sends them with `aiohttp`, the
+SDK's own transport, since what lies between them costs three times the call (docs/decisions/0027). A streamed
+one goes through the whole SDK.
+"""
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from string import punctuation
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import httpx2
 import orjson
 from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
@@ -36,7 +43,11 @@ JSON_BODY = {"Content-Type": "application/json"}
 #: All that is said of a refused key: providers repeat a part of it.
 REFUSED_MESSAGE = "the provider refuses the key"
 EVENT_STREAM = "text/event-stream"
-#: What a call may fail of: the provider's word, the connection, its time, and an event that is not JSON.
+#: The first HTTP status that is not a success; redirects are not followed.
+MULTIPLE_CHOICES = 300
+#: Characters that are kept of an error that is not JSON.
+LONGEST_TEXT = 1000
+#: What a stream may fail of: the provider's word, the connection, its time, and an event that is not JSON.
 FAILURES = (APIError, httpx2.HTTPError, TimeoutError, json.JSONDecodeError, UnicodeDecodeError)
 
 
@@ -72,21 +83,47 @@ class Failure:
     output_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One key's client of the SDK, and what it sends with each call."""
+
+    sdk: AsyncOpenAI
+    headers: Mapping[str, str]
+    base_url: str
+    #: The proxy that the environment names for the address, if any.
+    proxy: str | None
+
+    @classmethod
+    def of(cls, sdk: AsyncOpenAI) -> Self:
+        """Read what the SDK's client would send."""
+        named = {**sdk.default_headers, **sdk.auth_headers}
+        headers = {name: value for name, value in named.items() if isinstance(value, str)}
+        base_url = sdk.base_url
+        proxy = None if proxy_bypass(base_url.host) else getproxies().get(base_url.scheme)
+        return cls(sdk, headers, str(base_url).rstrip("/"), proxy)
+
+
 class Upstream:
     """Calls providers for any number of keys over one connection pool."""
 
     def __init__(self, max_in_flight: int) -> None:
-        """Open the pool, for so many calls at a time."""
+        """Open the pools, for so many calls at a time."""
         self._http = DefaultAioHttpClient(
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
             limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
             follow_redirects=False,
         )
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=httpx2.create_ssl_context()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        )
         self._root = AsyncOpenAI(api_key="-", max_retries=0, http_client=self._http)
-        self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
+        self._clients: dict[tuple[str, str], Client] = {}
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._session.close()
         await self._http.aclose()
 
     async def call(
@@ -110,19 +147,26 @@ class Upstream:
             timeout_s: how long the whole call may take, in seconds.
         """
         client = self._client(base_url, api_key)
+        headers = {**client.headers, REQUEST_ID_HEADER: quote(request_id, safe=punctuation)}
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                response = await client.post(
-                    path,
-                    cast_to=httpx2.Response,
-                    content=content,
-                    options={"headers": _headers(request_id)},
-                )
-                raw = response.content
-        except FAILURES as error:
-            return _failed(error, api_key, _since(started), timeout_s)
-        return _answered(raw, response, _since(started))
+                async with self._session.post(
+                    client.base_url + path,
+                    data=content,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=client.proxy,
+                ) as response:
+                    raw = await response.read()
+        except aiohttp.ClientError as error:
+            return _unconnected(error, _since(started))
+        except TimeoutError:
+            return _too_late(timeout_s, _since(started))
+        status = response.status
+        if status >= MULTIPLE_CHOICES:
+            return _refused(status, response.headers, raw, api_key, _since(started))
+        return _answered(raw, status, response.headers, _since(started))
 
     async def stream(
         self,
@@ -148,7 +192,7 @@ class Upstream:
             assembly: is given all that comes.
             pass_on: is given what the automation is to see of it, in order; what it raises ends the call.
         """
-        client = self._client(base_url, api_key)
+        client = self._client(base_url, api_key).sdk
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
@@ -163,7 +207,8 @@ class Upstream:
                 response = events.response
                 async with events:
                     if EVENT_STREAM not in response.headers.get("content-type", ""):
-                        return _answered(await response.aread(), response, _since(started))
+                        raw = await response.aread()
+                        return _answered(raw, response.status_code, response.headers, _since(started))
                     failure = await _follow(events, api_key, assembly, pass_on)
         except FAILURES as error:
             failure = _failed(error, api_key, 0, timeout_s)
@@ -183,14 +228,14 @@ class Upstream:
             assembly.output_tokens,
         )
 
-    def _client(self, base_url: str, api_key: SecretStr) -> AsyncOpenAI:
+    def _client(self, base_url: str, api_key: SecretStr) -> Client:
         identity = (base_url, api_key.get_secret_value())
         client = self._clients.get(identity)
         if client is None:
             if len(self._clients) >= MAX_CLIENTS:
                 self._clients.clear()
-            client = self._root.with_options(api_key=api_key.get_secret_value(), base_url=base_url)
-            self._clients[identity] = client
+            sdk = self._root.with_options(api_key=api_key.get_secret_value(), base_url=base_url)
+            client = self._clients[identity] = Client.of(sdk)
         return client
 
 
@@ -219,17 +264,24 @@ async def _follow(
 def _failed(error: Exception, api_key: SecretStr, latency_ms: int, timeout_s: float) -> Failure:
     """What an exception of the SDK or of the connection means."""
     match error:
-        case APIStatusError():
-            return _refused(error, api_key, latency_ms)
+        case APIStatusError(response=response):
+            return _refused(response.status_code, response.headers, response.content, api_key, latency_ms)
         case TimeoutError():
-            return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", latency_ms)
+            return _too_late(timeout_s, latency_ms)
         case APIError(body=dict() as body):
             return replace(_broken_off(body, api_key), latency_ms=latency_ms)
         case APIError() | httpx2.HTTPError():
-            cause = type(error.__cause__ or error).__name__
-            return Failure(CONNECTION_ERROR, f"the connection failed: {cause}", latency_ms)
+            return _unconnected(error.__cause__ or error, latency_ms)
         case _:
             return Failure(BAD_RESPONSE, "an event of the provider's stream is not JSON", latency_ms)
+
+
+def _unconnected(error: BaseException, latency_ms: int) -> Failure:
+    return Failure(CONNECTION_ERROR, f"the connection failed: {type(error).__name__}", latency_ms)
+
+
+def _too_late(timeout_s: float, latency_ms: int) -> Failure:
+    return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", latency_ms)
 
 
 def _broken_off(error: dict[str, Any], api_key: SecretStr) -> Failure:
@@ -247,38 +299,35 @@ def _since(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
 
 
-def _answered(raw: bytes, response: httpx2.Response, latency_ms: int) -> Answer | Failure:
-    status = response.status_code
+def _answered(raw: bytes, status: int, headers: Mapping[str, str], latency_ms: int) -> Answer | Failure:
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
         document = None
-    if not isinstance(document, dict) or status >= 300:
+    if not isinstance(document, dict) or status >= MULTIPLE_CHOICES:
         return Failure(BAD_RESPONSE, "the provider's answer is not a JSON object", latency_ms, status)
-    return Answer(raw, document, status, latency_ms, rate_limits(response.headers))
+    return Answer(raw, document, status, latency_ms, rate_limits(headers))
 
 
-def _refused(error: APIStatusError, api_key: SecretStr, latency_ms: int) -> Failure:
-    """Judge an error answer; the key is taken out of it, should the provider repeat it."""
-    response = error.response
+def _refused(
+    status: int, headers: Mapping[str, str], content: bytes, api_key: SecretStr, latency_ms: int
+) -> Failure:
+    """Judge an answer that is no success; the key is taken out of it, should the provider repeat it."""
     try:
-        body = orjson.loads(response.content)
+        body = orjson.loads(content)
     except orjson.JSONDecodeError:
         body = None
-    body = _scrubbed(body if isinstance(body, dict) else {"message": response.text[:1000]}, api_key)
+    text = {"message": content.decode(errors="replace")[:LONGEST_TEXT]}
+    body = _scrubbed(body if isinstance(body, dict) else text, api_key)
     details = body.get("error", body)
     details = details if isinstance(details, dict) else {"message": str(details)}
     code = str(details.get("code") or details.get("type") or "")
     kind = str(details.get("type") or "")
-    message = str(details.get("message") or f"HTTP {response.status_code}")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    verdict = classify(
-        response.status_code, kind if kind == "insufficient_quota" else code, message, headers, time.time()
-    )
+    message = str(details.get("message") or f"HTTP {status}")
+    verdict = classify(status, kind if kind == "insufficient_quota" else code, message, headers, time.time())
     if verdict is AUTH_FAILED:
-        return Failure(verdict, REFUSED_MESSAGE, latency_ms, response.status_code, code or None)
-    said = rate_limits(headers)
-    return Failure(verdict, message, latency_ms, response.status_code, code or None, body, said)
+        return Failure(verdict, REFUSED_MESSAGE, latency_ms, status, code or None)
+    return Failure(verdict, message, latency_ms, status, code or None, body, rate_limits(headers))
 
 
 def _scrubbed(value: Any, api_key: SecretStr) -> Any:

@@ -22,6 +22,10 @@ from workers.keys.limits import (
     utilisation,
 )
 
+#: Asks of one round stay with a key, since each key costs the round an update: up to so many, and while its
+#: utilisation is no higher than the best one's by more than this share.
+TOGETHER = 16
+NEARLY = 0.005
 #: No key has a budget.
 NO_BUDGETS: Mapping[str, Sequence[Budget]] = {}
 
@@ -142,18 +146,27 @@ class _Candidate:
             moment = max(moment, next_period_at(budget.window, now))
         return moment if self.is_within_budgets(ask, now) else max(moment, now + SOON_S)
 
+    def utilisation(self, ask: Ask, now: float) -> float:
+        reported = self.key.reported_for(ask.model, now)
+        of_model = model_utilisation(reported, self.left_of(ask.model, now))
+        return max(utilisation(self.key, self.left), of_model)
+
     def preference(self, ask: Ask, now: float) -> tuple[bool, int, float, tuple[int, int], int, float]:
         """Order among keys that have room: tier, lowest utilisation, best health, least recently used."""
         key = self.key
-        reported = key.reported_for(ask.model, now)
         return (
             key.id in ask.avoid,
             key.tier,
-            max(utilisation(key, self.left), model_utilisation(reported, self.left_of(ask.model, now))),
+            self.utilisation(ask, now),
             health_rank(key),
             self.taken + key.held_calls,
             key.last_used_at,
         )
+
+    def is_nearly(self, best: "_Candidate", ask: Ask, now: float) -> bool:
+        """Whether it serves the ask as well as the best one does, but for a trace."""
+        mine, bests = self.preference(ask, now), best.preference(ask, now)
+        return mine[:2] == bests[:2] and mine[2] <= bests[2] + NEARLY and mine[3] <= bests[3]
 
 
 def plan(
@@ -179,6 +192,7 @@ def plan(
     candidates = [_Candidate(key, room(key, now), budgets.get(key.id, ())) for key in keys]
     result = Plan()
     kept_until: dict[str, float] = {}
+    last: _Candidate | None = None
     for index, ask in enumerate(asks):
         eligible, refusal = _eligible(ask, candidates, now)
         if refusal is not None:
@@ -186,8 +200,9 @@ def plan(
             continue
         chosen = None
         if slots != 0:
-            chosen = _choose(ask, [c for c in eligible if c.key.id not in kept_until], now)
+            chosen = _choose(ask, [c for c in eligible if c.key.id not in kept_until], last, now)
         if chosen is not None:
+            last = chosen
             chosen.take(ask, now)
             slots = None if slots is None else slots - 1
             result.reserve.setdefault(chosen.key.id, []).append(index)
@@ -241,9 +256,13 @@ def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
     return model is None or denied.get(model, 0.0) <= now
 
 
-def _choose(ask: Ask, eligible: list[_Candidate], now: float) -> _Candidate | None:
+def _choose(ask: Ask, eligible: list[_Candidate], last: _Candidate | None, now: float) -> _Candidate | None:
+    """The best key; or the one before's, where that is nearly as good and has not many yet."""
     free = [c for c in eligible if c.key.is_usable(now) and c.key.cooled_until <= now and c.fits(ask, now)]
-    return min(free, key=lambda c: c.preference(ask, now), default=None)
+    best = min(free, key=lambda c: c.preference(ask, now), default=None)
+    if last is None or best is None or last not in free or last.taken >= TOGETHER:
+        return best
+    return last if last.is_nearly(best, ask, now) else best
 
 
 def _too_late(ask: Ask, eligible: list[_Candidate], available: float, now: float) -> Refusal:

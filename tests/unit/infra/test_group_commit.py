@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.group_commit import GroupCommit
+from infra.group_commit import BUSY, GroupCommit
 
 
 class Store:
@@ -59,6 +59,43 @@ async def test_items_that_come_during_a_write_go_together_and_in_order() -> None
     store.open.set()
     assert await asyncio.gather(first, *others) == [10, 50, 30, 40]
     assert store.batches == [[1], [5, 3, 4]]
+
+
+async def test_while_many_come_a_write_waits_for_more_until_there_are_enough() -> None:
+    store = Store()
+    store.open.set()
+    commit = GroupCommit(store.write, enough=6, gather_s=3600)
+    first = [commit.submit(item) for item in range(BUSY)]
+    await asyncio.wait(first)
+    second = [commit.submit(item) for item in range(2)]
+    await turn()
+    assert store.batches == [[0, 1, 2, 3], [0, 1]], (
+        "what comes when nothing is being written waits for nothing"
+    )
+    await asyncio.gather(*second)
+
+    store.open.clear()
+    begun = [commit.submit(item) for item in range(BUSY)]
+    await turn()
+    few = [commit.submit(item) for item in (7, 8)]
+    store.open.set()
+    await asyncio.wait(begun)
+    await turn()
+    assert store.batches[2:] == [[0, 1, 2, 3]]
+    others = [commit.submit(item) for item in (9, 10, 11, 12)]
+    await asyncio.gather(*few, *others)
+    assert store.batches[3:] == [[7, 8, 9, 10, 11, 12]]
+
+
+async def test_no_write_waits_for_more_for_long() -> None:
+    store = Store()
+    commit = GroupCommit(store.write, enough=6, gather_s=0.01)
+    begun = [commit.submit(item) for item in range(BUSY)]
+    await turn()
+    late = commit.submit(7)
+    store.open.set()
+    await asyncio.gather(*begun, late)
+    assert store.batches == [[0, 1, 2, 3], [7]]
 
 
 async def test_no_batch_is_larger_than_the_largest() -> None:

@@ -126,6 +126,22 @@ async def test_any_request_id_can_be_sent(provider: Provider, ask: Ask, request_
     assert "x-evil" not in request.headers
 
 
+async def test_the_proxy_of_the_environment_is_used_but_where_it_says_not(
+    provider: Provider, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", provider.serve)
+    async with TestServer(app) as proxy:
+        monkeypatch.setenv("http_proxy", str(proxy.make_url("/")))
+        monkeypatch.setenv("no_proxy", "unreachable.invalid")
+        assert isinstance(await call(upstream, "http://provider.invalid/v1"), Answer)
+        failure = await refused(call(upstream, "http://unreachable.invalid/v1"))
+    assert failure.verdict.outcome is Outcome.CONNECTION_ERROR
+    assert [str(request.url) for request, _ in provider.requests] == [
+        "http://provider.invalid/v1/chat/completions"
+    ]
+
+
 async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
     keys = [f"sk-{number}" for number in range(20)]
     answers = await asyncio.gather(*(ask(key) for key in keys))

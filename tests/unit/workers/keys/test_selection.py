@@ -12,7 +12,7 @@ from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
 from workers.keys.limits import SOON_S, SPAN_S
 from workers.keys.reported import Reported
-from workers.keys.selection import Ask, Later, Plan, Refusal, RefusalReason, plan
+from workers.keys.selection import TOGETHER, Ask, Later, Plan, Refusal, RefusalReason, plan
 
 SECOND = int(NOW)
 DAY = "2026-03-10"
@@ -208,7 +208,13 @@ def test_equal_keys_share_many_asks_evenly(keys: int, asks: int, limits: Limits)
     planned = plan([make_ask()] * asks, [make_key(id=f"k{n}", limits=limits) for n in range(keys)], NOW)
     shares = [len(planned.reserve.get(f"k{n}", [])) for n in range(keys)]
     assert sum(shares) == asks
-    assert max(shares) - min(shares) <= 1
+    assert max(shares) - min(shares) <= (TOGETHER if limits == Limits() else 1)
+
+
+def test_asks_that_arrive_together_stay_with_a_key_while_that_costs_it_next_to_nothing() -> None:
+    keys = [make_key(id=f"k{n}", limits=Limits(10_000)) for n in range(3)]
+    planned = plan([make_ask()] * (TOGETHER + 4), keys, NOW)
+    assert sorted(map(len, planned.reserve.values())) == [4, TOGETHER]
 
 
 def test_keys_are_used_in_proportion_to_their_limits() -> None:
