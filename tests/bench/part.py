@@ -144,7 +144,8 @@ async def bench_automation(world: World, base_url: str, name: str | None = None)
 @asynccontextmanager
 async def provider(folder: Path, latency_s: float = 0) -> AsyncIterator[str]:
     """The benchmark's provider; its base URL."""
-    port_file = folder / f"provider-{latency_s:g}.port"
+    folder = Path(tempfile.mkdtemp(prefix="provider-", dir=folder))
+    port_file = folder / "port"
     service = await Service.start(
         folder / "provider.log",
         child_environment(),

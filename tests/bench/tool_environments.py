@@ -92,6 +92,7 @@ class NodeTool(Tool):
 CELERY = PythonTool("celery", ("celery==5.7.0", "gevent==26.9.0", "openai==3.54.0"))
 LITELLM = PythonTool("litellm", ("litellm[proxy]==1.106.0",))
 PORTKEY = NodeTool("portkey", ("@portkey-ai/gateway@1.15.2",))
+PLOT = PythonTool("plot", ("matplotlib==3.11.2",))
 
 
 def _run(command: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from tests.bench.processes import cpu_ms_a_request, cpu_s, memory_mb
 from tests.harness import World, eventually
 
 REQUESTS, ROUNDS, IN_FLIGHT = 2000, 5, 64
-QUICK_REQUESTS, QUICK_ROUNDS = 600, 3
+QUICK_REQUESTS, QUICK_ROUNDS = 600, 2
 #: What a worker does before it is measured, as a share of a round.
 WARM_UP = 0.5
 #: How long accounting may take for what a round left to it, in seconds.
