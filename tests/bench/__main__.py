@@ -3,7 +3,8 @@
     python -m tests.bench [--quick] [--parts worker_cpu,size] [--json] [--write]
 
 Each part runs alone too: `python -m tests.bench.worker_cpu`. The quick form measures fewer rounds, and leaves
-out what needs a thousand automations or several workers. `--write` brings docs/performance.md up to date.
+out what needs a thousand automations or several workers. `--write`, in the long form, brings
+docs/performance.md up to date.
 """
 
 import argparse
@@ -69,6 +70,10 @@ def main() -> None:
         parts = options.parts.split(",")
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if options.write and set(parts) != set(PARTS):
+        parser.error(
+            "the page tells of every part: --write goes with all of them, not with --quick or --parts"
+        )
     _, failed = asyncio.run(run(options, parts))
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")

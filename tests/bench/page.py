@@ -27,7 +27,8 @@ async def machine(bench: Bench) -> str:
     build = await run_command(bench.environment["KEYWAY_MONGO_URL"], {"buildInfo": 1})
     connection = await aiormq.connect(bench.environment["KEYWAY_AMQP_URL"])
     try:
-        rabbitmq = connection.server_properties["version"]
+        version = connection.server_properties["version"]
+        rabbitmq = version.decode() if isinstance(version, bytes) else version
     finally:
         await connection.close()
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)  # noqa: ASYNC240
