@@ -8,20 +8,22 @@ CPU is told as what 500 a second cost.
 """
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import aiohttp
 
 from tests.bench.part import Bench, Finding, Goal, Report, columns, provider, run_alone
-from tests.bench.peers import send, spread_load
+from tests.bench.peers import spread_load, start_load
 from tests.bench.processes import cpu_ms_a_request, cpu_s, memory_mb
 from tests.bench.seeding import seed
 from tests.harness import World
 
 IN_FLIGHT, AUTOMATIONS, LATENCY_S = 5000, 50, 10.0
-#: How often each of the 5,000 is asked anew.
-WAVES, QUICK_WAVES = 5, 2
+SECONDS, QUICK_SECONDS = 60.0, 30.0
+#: More than are sent in that time.
+ENDLESS = 1_000_000
 #: A lane is not widened beyond it: some room, so that the last ones are.
 MAX_IN_FLIGHT = 6000
 SAMPLE_S = 0.5
@@ -40,48 +42,60 @@ class Sample:
     memory_mb: float
 
 
-async def watch(pid: int, base_url: str, samples: list[Sample]) -> None:
-    """Look at a worker and count the provider's calls, until cancelled."""
+async def watch(pid: int, base_url: str, seconds: float) -> list[Sample]:
+    """Look at a worker and count the provider's calls, for so long."""
     url = base_url.removesuffix("/v1") + "/calls"
+    samples: list[Sample] = []
+    until = time.monotonic() + seconds
     async with aiohttp.ClientSession() as session:
-        while True:
+        while time.monotonic() < until:
             async with session.get(url) as response:
                 in_flight, answered = (int(number) for number in (await response.text()).split())
             samples.append(Sample(in_flight, answered, cpu_s([pid]), memory_mb([pid])))
             await asyncio.sleep(SAMPLE_S)
+    return samples
 
 
-async def run(bench: Bench, world: World, base_url: str, waves: int) -> tuple[list[Sample], float]:
-    """Samples of the whole load, and the answers a second."""
+async def run(bench: Bench, world: World, base_url: str, seconds: float) -> list[Sample]:
+    """Samples of the time in which the load goes on; it is ended amid its requests.
+
+    Raises:
+        RuntimeError: it ended by itself, since a request failed.
+    """
     automations = await seed(bench, world, base_url, AUTOMATIONS)
     await world.start_accounting()
     worker = await world.start_worker(KEYWAY_MAX_IN_FLIGHT=str(MAX_IN_FLIGHT))
-    bench.step(f"5,000 in flight: {waves} times 10 s and more")
-    samples: list[Sample] = []
-    watching = asyncio.create_task(watch(worker.process.pid, base_url, samples))
-    try:
-        load = await send(
-            world,
-            spread_load(bench.folder, automations),
-            f"--requests={IN_FLIGHT * waves}",
-            f"--in-flight={IN_FLIGHT}",
-        )
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-    return samples, load.rate
+    bench.step(f"5,000 in flight: {seconds:g} s")
+    load = await start_load(
+        world,
+        spread_load(bench.folder, automations),
+        f"--requests={ENDLESS}",
+        f"--in-flight={IN_FLIGHT}",
+    )
+    samples = await watch(worker.process.pid, base_url, seconds)
+    if load.returncode is None:
+        load.kill()
+        await load.wait()
+    else:
+        _, complaint = await load.communicate()
+        raise RuntimeError(f"the load failed: {complaint.decode()[-2000:]}")
+    return samples
 
 
 async def report(bench: Bench) -> Report:
     """One worker, one load."""
+    seconds = QUICK_SECONDS if bench.quick else SECONDS
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(bench.world())
         base_url = await stack.enter_async_context(provider(bench.folder, LATENCY_S))
-        samples, rate = await run(bench, world, base_url, QUICK_WAVES if bench.quick else WAVES)
+        samples = await run(bench, world, base_url, seconds)
     most = max(sample.in_flight for sample in samples)
     memory = max(sample.memory_mb for sample in samples)
-    first, last = samples[0], samples[-1]
+    # From the first answers on, as many calls end as begin.
+    steady = [sample for sample in samples if sample.answered]
+    first, last = steady[0], steady[-1]
     cpu_ms = cpu_ms_a_request(first.cpu_s, last.cpu_s, last.answered - first.answered)
+    rate = (last.answered - first.answered) / (len(steady) * SAMPLE_S)
     cores = cpu_ms / 1000 * IN_FLIGHT / LATENCY_S
     rows: list[tuple[str, ...]] = [
         ("", "most in flight", "memory MB", "at first", "CPU ms/request", "cores at 500/s", "answers/s"),
@@ -89,7 +103,7 @@ async def report(bench: Bench) -> Report:
             "worker",
             f"{most:,}",
             f"{memory:.0f}",
-            f"{first.memory_mb:.0f}",
+            f"{samples[0].memory_mb:.0f}",
             f"{cpu_ms:.2f}",
             f"{cores:.2f}",
             f"{rate:.0f}",
@@ -98,7 +112,7 @@ async def report(bench: Bench) -> Report:
     figures = {
         "most": most,
         "memory_mb": memory,
-        "memory_first_mb": first.memory_mb,
+        "memory_first_mb": samples[0].memory_mb,
         "cpu_ms": cpu_ms,
         "cores": cores,
         "answers_a_second": rate,

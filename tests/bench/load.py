@@ -42,7 +42,7 @@ CELERY_BODY = orjson.dumps(
 #: How every answer of each worker can be told from a failure.
 ANSWER = b'"chat.completion"'
 #: How long one answer may take, in seconds.
-ANSWER_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 120.0
 
 
 def properties(request_id: str, reply_to: str, form: str) -> aiormq.spec.Basic.Properties:

@@ -54,13 +54,9 @@ class Target:
         return self.service.process.pid
 
 
-async def send(world: World, command: tuple[str, ...], *pace: str) -> Load:
-    """Run a load generator; `pace` is `--requests=…` and `--in-flight=…` or `--rate=…`.
-
-    Raises:
-        RuntimeError: a request failed; what the generator says of it is in the text.
-    """
-    process = await asyncio.create_subprocess_exec(
+async def start_load(world: World, command: tuple[str, ...], *pace: str) -> asyncio.subprocess.Process:
+    """Start a load generator; `pace` is `--requests=…` and `--in-flight=…` or `--rate=…`."""
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         *command,
@@ -69,6 +65,15 @@ async def send(world: World, command: tuple[str, ...], *pace: str) -> Load:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def send(world: World, command: tuple[str, ...], *pace: str) -> Load:
+    """Run a load generator to its end; `pace` as for `start_load`.
+
+    Raises:
+        RuntimeError: a request failed; what the generator says of it is in the text.
+    """
+    process = await start_load(world, command, *pace)
     output, complaint = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {complaint.decode()[-2000:]}")
