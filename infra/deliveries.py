@@ -6,15 +6,22 @@ from collections.abc import Awaitable, Collection
 import structlog
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
+from infra.telemetry import RequestIdentity
+
 log = structlog.get_logger()
 
 
-async def unless_closed(acknowledgement: Awaitable[None]) -> None:
-    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again."""
+async def unless_closed(acknowledgement: Awaitable[None], about: RequestIdentity | None = None) -> None:
+    """Acknowledge, unless the channel is gone: then the delivery is, too, and comes again.
+
+    Args:
+        acknowledgement: what acknowledges it, or hands it back.
+        about: the request that was delivered, for the log, where it was read.
+    """
     try:
         await acknowledgement
     except (AMQPError, ChannelInvalidStateError, ConnectionError):
-        log.info("delivery_gone")
+        log.info("delivery_gone", about=about)
 
 
 async def finish(busy: Collection[asyncio.Task[None]], grace_s: float) -> None:

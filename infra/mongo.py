@@ -122,6 +122,11 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("resolved_at", ASCENDING), ("raised_at", DESCENDING)], name="open"),
         IndexModel([("raised_at", DESCENDING)], name="latest"),
     ],
+    "notices": [
+        IndexModel([("state", ASCENDING), ("at", ASCENDING)], name="waiting"),
+        IndexModel([("alert_id", ASCENDING), ("at", ASCENDING)], name="alert"),
+        IndexModel([("at", ASCENDING)], expireAfterSeconds=30 * 24 * 3600, name="ttl"),
+    ],
     "heartbeats": [
         IndexModel([("at", ASCENDING)], expireAfterSeconds=3600, name="ttl"),
         IndexModel([("automation_id", ASCENDING), ("at", DESCENDING)], name="alive"),
@@ -213,6 +218,8 @@ class Mongo:
         self.automations = self.database["automations"]
         self.automations_fast = self.database["automations"].with_options(write_concern=fast)
         self.alerts = self.database["alerts"]
+        self.notices = self.database["notices"]
+        self.duties = self.database["duties"]
         self.budgets = self.database["budgets"]
         self.budgets_fast = self.database["budgets"].with_options(write_concern=fast)
         self.prices = self.database["prices"]

@@ -1,10 +1,8 @@
 """The operator's hand on prices: set, list, remove. What was booked before is not priced anew."""
 
-from datetime import UTC, datetime
-
-from infra.alerts import AlertKind
+from infra.alerts import AlertKind, resolve_alerts
 from infra.errors import NotFoundError, PlatformError
-from infra.mongo import Document, Mongo
+from infra.mongo import Document, Mongo, Session
 from infra.prices import Price
 
 
@@ -28,7 +26,7 @@ class PriceRegistry:
         """
         if not 1 <= len(model) <= 256:
             raise PlatformError("a model's name has 1 to 256 characters")
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         written = {
             "input": price.input,
             "output": price.output,
@@ -36,11 +34,15 @@ class PriceRegistry:
             "changed_by": self._actor,
             "changed_at": now,
         }
-        await self._mongo.prices.update_one({"_id": model}, {"$set": written}, upsert=True)
-        await self._mongo.alerts.update_many(
-            {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model, "resolved_at": None},
-            {"$set": {"resolved_at": now}},
-        )
+        alerts = {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model}
+
+        async def write(session: Session) -> None:
+            await self._mongo.prices.update_one(
+                {"_id": model}, {"$set": written}, upsert=True, session=session
+            )
+            await resolve_alerts(self._mongo, alerts, now, session)
+
+        await self._mongo.transaction(write)
 
     async def list(self) -> list[Document]:
         """The prices that were set by hand, by model."""

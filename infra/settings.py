@@ -22,13 +22,34 @@ SCHEMES = {
 }
 
 
-class Settings(BaseSettings):
-    """Settings of one service; `keyway settings` prints this table.
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment; read them with `load()`, which turns a wrong value into one line."""
 
-    Read it with `Settings.load()`, which turns a wrong value into one line.
-    """
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    model_config = SettingsConfigDict(env_prefix="KEYWAY_", extra="ignore", frozen=True)
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            reason = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{cls.model_config['env_prefix']}{name}: {reason}") from None
+
+
+class Settings(EnvironmentSettings):
+    """Settings of one service; `keyway settings` prints this table."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYWAY_")
 
     amqp_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/keyway"),
@@ -97,6 +118,30 @@ class Settings(BaseSettings):
     console_secure_cookies: bool = Field(
         default=False, description="Whether browsers reach the console by HTTPS, and send its cookie so only."
     )
+    alert_urls: SecretStr = Field(
+        default=SecretStr(""),
+        description="Whom alerts are delivered to: addresses of `apprise`, such as `slack://…` or "
+        "`mailtos://…`, with commas or spaces between them.",
+    )
+    alert_every_s: float = Field(
+        default=15.0, ge=0.1, le=300, description="Seconds between looks for what no event tells of."
+    )
+    alert_lane_age_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="An alert when the oldest request of a lane waits for so many seconds.",
+    )
+    alert_dead_letters: int = Field(
+        default=1, ge=1, description="An alert when there are so many dead letters."
+    )
+    alert_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="An alert when an automation that sent heartbeats has sent none for so many seconds.",
+    )
+    alert_ledger_lag_s: float = Field(
+        default=60.0, gt=0, description="An alert when an event waits for accounting for so many seconds."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
     )
@@ -149,21 +194,3 @@ class Settings(BaseSettings):
         if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
             raise ValueError(f"{wrong[0]!r} is not an automation's id")
         return lanes
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment.
-
-        Returns:
-            The settings.
-
-        Raises:
-            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            reason = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"KEYWAY_{name}: {reason}") from None

@@ -39,7 +39,9 @@ BYTECODE = Path(gettempdir()) / f"keyway-tests-bytecode-{os.getuid()}"
 
 def child_environment(**own: str) -> dict[str, str]:
     """The environment of a child process: nobody's settings but its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYWAY_")}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KEYWAY_", "OTEL_"))
+    }
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**inherited, "PYTHONPYCACHEPREFIX": str(BYTECODE), **own}
 
@@ -199,8 +201,8 @@ class World:
         silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
         await self.mongo.workers.update_many({}, silent)
 
-    async def start_accounting(self) -> Service:
-        return await self.start("accounting", ready="accounting_ready")
+    async def start_accounting(self, **environment: str) -> Service:
+        return await self.start("accounting", ready="accounting_ready", clock_offset_s=0, **environment)
 
     async def start_leasing(self) -> Service:
         return await self.start("leasing", ready="leasing_ready")

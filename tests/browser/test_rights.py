@@ -12,7 +12,7 @@ from workers.console.access.operators import Operators, Role
 
 pytestmark = pytest.mark.timeout(900)
 
-PAGES = ("", "keys", "automations", "requests", "queues", "dead-letters", "usage")
+PAGES = ("", "keys", "automations", "requests", "queues", "dead-letters", "alerts", "usage")
 ADMINS_PAGES = ("operators", "audit")
 #: Words of buttons that change something.
 CHANGES = (

@@ -171,5 +171,6 @@ async def test_a_key_that_the_provider_refuses_is_seen_to_flip(console: Console)
         return bool((await console.viewer.get(f"/api/keys/{key_id}"))["status"] == "error")
 
     await eventually(flipped, "the key is in error")
-    alerts = [a for a in await console.viewer.get("/api/alerts") if a["automation_id"] == bot]
-    assert [alert["kind"] for alert in alerts] == ["key_error"]
+    alerts = [a for a in await console.viewer.get("/api/alerts") if a["subject"] == key_id]
+    assert [(a["kind"], a["severity"], a["automation_id"]) for a in alerts] == [("key_error", "warning", bot)]
+    assert alerts[0]["delivery"] in {"waiting", "no_target"}  # nobody is to be told here

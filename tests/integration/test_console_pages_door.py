@@ -17,6 +17,7 @@ PAGES = (
     "/requests",
     "/queues",
     "/dead-letters",
+    "/alerts",
     "/usage",
     "/operators",
     "/audit",

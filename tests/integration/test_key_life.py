@@ -113,7 +113,8 @@ async def test_a_refused_key_is_probed_and_back_when_the_provider_takes_it_again
         await probe_now(shared, bot, "Primary")
         await becomes(shared, bot, "Primary", "active")
         assert (await ask(keyway)).key_alias == "Primary"
-    (alert,) = [alert async for alert in shared.mongo.alerts.find({"automation_id": bot})]
+    of_key = {"subject": (await shared.key(bot, "Primary"))["_id"]}
+    (alert,) = [alert async for alert in shared.mongo.alerts.find(of_key)]
     assert (alert["kind"], alert["times"], alert["label"]) == ("key_error", 1, "Primary")
     assert alert["resolved_at"] is not None
 
@@ -194,7 +195,8 @@ async def test_eight_workers_stay_within_the_daily_tokens_and_tell_of_it_once(wo
     assert len((await world.key(bot, "Primary"))["history"]) == 1
     status, stdout, _ = await world.cli("alerts", "list", "--json")
     assert status == 0
-    assert [(alert["kind"], alert["times"]) for alert in json.loads(stdout)] == [("key_exhausted", 1)]
+    of_key = [alert for alert in json.loads(stdout) if alert["label"] == "Primary"]
+    assert [(alert["kind"], alert["times"]) for alert in of_key] == [("key_exhausted", 1)]
     await world.assert_books_equal_journal(bot)
 
 

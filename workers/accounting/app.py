@@ -4,7 +4,7 @@ The queue has a single active consumer; a second process stands by and takes ove
 """
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from aio_pika import DeliveryMode, Message
@@ -15,20 +15,27 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import Heartbeat, UsageRecorded, UsageReported
+from infra.alert_targets import alert_targets
 from infra.alerts import resolve_over
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.dead_letters import dead_letter
+from infra.duty import Duty
 from infra.group_commit import GroupCommit
-from infra.mongo import Document, Mongo, wait_for_mongo
+from infra.lanes import QueueWatch
+from infra.management import management
+from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import keep_prices, load_prices
 from infra.settings import Settings
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_logging, configure_tracing
+from infra.trace_headers import trace_ids
+from workers.accounting.delivery import deliver_alerts
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
 from workers.accounting.ledger import Applied, Entry, Ledger
+from workers.accounting.watch import Watch, thresholds_of
 
 log = structlog.get_logger()
 
@@ -52,7 +59,9 @@ async def run(settings: Settings) -> None:
         PlatformError: a setting is wrong, or RabbitMQ or MongoDB refuses.
     """
     configure_logging(settings, "accounting")
+    targets = alert_targets(settings.alert_urls)
     async with AsyncExitStack() as stack:
+        tracing = configure_tracing(settings, "accounting", stack)
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
@@ -60,10 +69,18 @@ async def run(settings: Settings) -> None:
         await mongo.ensure_schema()
         await load_prices(mongo)
         broker, connection = await connect_broker(settings, "accounting")
+        if tracing.is_on:
+            from workers.accounting.tracing import spans_of_bookings  # noqa: PLC0415  # it takes a while
+
+            broker.add_middleware(spans_of_bookings())
         channel = await connection.channel(publisher_confirms=True)
         await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        admin = await stack.enter_async_context(management(settings))
+        duty = Duty(mongo, "alerts", settings.worker_id)
+        every_s = settings.alert_every_s
+        watch = Watch(mongo, QueueWatch(admin), duty, thresholds_of(settings), every_s=every_s)
         ledger = Ledger(mongo)
         heartbeats = Heartbeats(mongo)
         _subscribe(broker, ledger, heartbeats, dead)
@@ -75,6 +92,9 @@ async def run(settings: Settings) -> None:
             housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
             housekeeping.append(asyncio.create_task(heartbeats.keep()))
             housekeeping.append(asyncio.create_task(keep_prices(mongo)))
+            housekeeping.append(asyncio.create_task(duty.keep()))
+            housekeeping.append(asyncio.create_task(watch.keep()))
+            housekeeping.append(asyncio.create_task(deliver_alerts(mongo, duty, targets)))
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -82,6 +102,8 @@ async def run(settings: Settings) -> None:
             for task in housekeeping:
                 task.cancel()
             await asyncio.gather(*housekeeping, return_exceptions=True)
+            with suppress(PyMongoError):  # it lapses by itself
+                await duty.give_up()
             log.info("accounting_stopped")
 
         await app.run()
@@ -94,12 +116,18 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
     )
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
 
-    async def book(message: RabbitMessage, entry: Entry) -> None:
+    async def book(message: RabbitMessage, entry: UsageRecorded | Report) -> None:
         applied = await commit.submit(entry)
         if isinstance(applied, Refused):
             await _dead_letter(dead, message, applied.reason)
         elif not applied:
-            log.info("event_repeated", message_id=message.raw_message.message_id)
+            request_id = entry.request_id if isinstance(entry, UsageRecorded) else entry.lease_id
+            log.info(
+                "event_repeated",
+                request_id=request_id,
+                automation_id=entry.automation_id,
+                **trace_ids(message.headers),
+            )
 
     @broker.subscriber(
         queue, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.MANUAL, no_reply=True
@@ -129,7 +157,13 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
 
 async def _dead_letter(dead: AbstractExchange, message: RabbitMessage, reason: str) -> None:
     raw = message.raw_message
-    log.warning("event_refused", type=raw.type, routing_key=raw.routing_key, reason=reason)
+    log.warning(
+        "event_refused",
+        type=raw.type,
+        routing_key=raw.routing_key,
+        reason=reason,
+        **trace_ids(raw.headers),
+    )
     await dead.publish(dead_letter(raw, reason), raw.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
 
 

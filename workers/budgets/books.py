@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from contracts import names
 from contracts.messages import BudgetCrossed
-from infra.alerts import Alert, AlertKind, raise_alert
+from infra.alerts import Alert, AlertKind, raise_alert, resolve_alerts
 from infra.money import usd
 from infra.mongo import Document, Mongo, Session
 from infra.outbox import outgoing
@@ -118,8 +118,7 @@ async def note_crossings(mongo: Mongo, places: Sequence[Place], now: datetime, s
             await raise_alert(mongo, threshold.alert, now, session)
             await mongo.outbox.insert_one(threshold.event, session=session)
         elif is_open and not threshold.is_crossed:
-            resolved = {"$set": {"resolved_at": now}}
-            await mongo.alerts.update_one({"_id": threshold.alert.id}, resolved, session=session)
+            await resolve_alerts(mongo, {"_id": threshold.alert.id}, now, session)
 
 
 async def raise_to_books(mongo: Mongo, places: Sequence[Place], now: datetime) -> None:

@@ -154,7 +154,7 @@ class BudgetRegistry:
 
         async def delete(session: Session) -> bool:
             deleted = await self._mongo.budgets.delete_one({"_id": identity}, session=session)
-            await resolve_alerts(self._mongo, identity, now, session)
+            await resolve_alerts(self._mongo, {"subject": identity}, now, session)
             return bool(deleted.deleted_count)
 
         if not await self._mongo.transaction(delete):

@@ -8,8 +8,9 @@ from pydantic import SecretStr
 
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
-from infra.settings import Settings
+from infra.settings import EnvironmentSettings, Settings
 from infra.telemetry import configure_logging
+from infra.tracing_settings import TracingSettings
 from infra.vault import Vault
 from workers.cli.session import err, load_settings, out, print_table
 
@@ -68,9 +69,13 @@ def console() -> None:
 def settings() -> None:
     """Print every setting, its default and what it is for."""
     rows = []
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory or field.is_required() else str(field.default or "")
-        rows.append([f"KEYWAY_{name.upper()}", default, field.description or ""])
+    kinds: tuple[type[EnvironmentSettings], ...] = (Settings, TracingSettings)
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            default = "" if field.default_factory or field.is_required() else str(field.default or "")
+            rows.append(
+                [f"{kind.model_config['env_prefix']}{name.upper()}", default, field.description or ""]
+            )
     print_table("Settings, from the environment", ["name", "default", "what for"], rows)
 
 

@@ -1,111 +1,12 @@
-"""Lanes as operators see them: what waits, how fast it comes and goes, and for how long the oldest waits.
+"""Lanes as operators see them, and their emptying."""
 
-RabbitMQ does not say when the head of a quorum queue was published, and a look at it would count as a
-delivery. But a lane is first in, first out: what waits is what was published last, so that the age of its
-head follows from how many had been published when, which is noted every few seconds.
-"""
-
-import asyncio
-import time
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import quote
 
-import structlog
-
 from contracts import names
-from infra.errors import BrokerError
+from infra.lanes import Age, QueueState, QueueWatch
 from infra.management import Management
 from infra.mongo import Mongo
-
-log = structlog.get_logger()
-
-#: Seconds between notes of how much was published.
-NOTE_EVERY_S = 10.0
-#: A list of queues is good for so long, in seconds.
-FRESH_S = 1.5
-#: Notes that are kept of a lane; older ones are thinned out.
-MOST_NOTES = 256
-_LANE_PREFIX = names.lane_queue("")
-QUEUES = (
-    "queues/{vhost}?columns=name,messages_ready,messages_unacknowledged,consumers,message_stats.publish,"
-    "message_stats.publish_details.rate,message_stats.deliver_get_details.rate"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """What RabbitMQ says of a queue; rates are per second, over its last few seconds."""
-
-    waiting: int
-    in_hand: int
-    consumers: int
-    published: int
-    publish_rate: float
-    deliver_rate: float
-
-    @classmethod
-    def from_management(cls, queue: Mapping[str, Any]) -> "QueueState":
-        """Read the management API's answer; a queue that is new has no statistics."""
-        stats = queue.get("message_stats") or {}
-        return cls(
-            queue.get("messages_ready", 0),
-            queue.get("messages_unacknowledged", 0),
-            queue.get("consumers", 0),
-            stats.get("publish", 0),
-            stats.get("publish_details", {}).get("rate", 0.0),
-            stats.get("deliver_get_details", {}).get("rate", 0.0),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Age:
-    """For how long the oldest of what waits has been waiting, in seconds."""
-
-    seconds: float
-    #: Whether it may be longer, since it was there before anybody took notes.
-    at_least: bool
-
-
-@dataclass(slots=True)
-class Publications:
-    """How many messages had been published into a lane, at which times."""
-
-    times: deque[float] = field(default_factory=deque)
-    counts: deque[int] = field(default_factory=deque)
-
-    def note(self, published: int, at: float) -> None:
-        """Take a note; one that says nothing new moves the last one.
-
-        Args:
-            published: how many ever; where it is fewer than before, the broker has begun to count anew.
-            at: when, in seconds on any clock that only goes forward.
-        """
-        if self.counts and published < self.counts[-1]:
-            self.times.clear()
-            self.counts.clear()
-        if len(self.counts) > 1 and self.counts[-1] == self.counts[-2] == published:
-            self.times[-1] = at
-            return
-        self.times.append(at)
-        self.counts.append(published)
-        if len(self.counts) > MOST_NOTES:
-            for index in range(len(self.counts) // 2 - 1, 0, -2):
-                del self.times[index], self.counts[index]
-
-    def age_of_oldest(self, waiting: int, now: float) -> Age | None:
-        """The age of the oldest of so many messages that were published last; None: none waits."""
-        if not waiting or not self.counts:
-            return None
-        before_oldest = self.counts[-1] - waiting
-        # The last note that was taken before it was published.
-        index = bisect_right(self.counts, before_oldest) - 1
-        if index < 0:
-            return Age(now - self.times[0], at_least=True)
-        return Age(now - self.times[min(index + 1, len(self.times) - 1)], at_least=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,58 +18,6 @@ class Lane:
     paused: bool
     state: QueueState
     oldest: Age | None
-
-
-class QueueWatch:
-    """What RabbitMQ says of the queues, asked for at most every `FRESH_S`, and noted every `NOTE_EVERY_S`."""
-
-    def __init__(self, admin: Management) -> None:
-        """Take the management API."""
-        self._admin = admin
-        self._asking = asyncio.Lock()
-        self._at = float("-inf")
-        self._queues: dict[str, QueueState] = {}
-        self._published: dict[str, Publications] = {}
-
-    async def keep(self) -> None:
-        """Take notes until cancelled."""
-        while True:
-            try:
-                await self.queues()
-            except BrokerError as error:
-                log.warning("queues_not_noted", error=str(error))
-            await asyncio.sleep(NOTE_EVERY_S)
-
-    async def queues(self) -> dict[str, QueueState]:
-        """Every queue by its name.
-
-        Raises:
-            BrokerError: the management API refuses, or can't be reached.
-        """
-        async with self._asking:
-            if time.monotonic() - self._at > FRESH_S:
-                found = await self._admin.call("GET", QUEUES)
-                self._at = time.monotonic()
-                self._queues = {queue["name"]: QueueState.from_management(queue) for queue in found}
-                self._note()
-            return self._queues
-
-    def oldest(self, queue: str) -> Age | None:
-        """The age of what waits longest in a lane, by what was noted."""
-        state, published = self._queues.get(queue), self._published.get(queue)
-        if state is None or published is None:
-            return None
-        return published.age_of_oldest(state.waiting, time.monotonic())
-
-    def forget(self) -> None:
-        """Ask anew the next time."""
-        self._at = float("-inf")
-
-    def _note(self) -> None:
-        lanes = {name: state for name, state in self._queues.items() if name.startswith(_LANE_PREFIX)}
-        self._published = {name: self._published.get(name, Publications()) for name in lanes}
-        for name, state in lanes.items():
-            self._published[name].note(state.published, self._at)
 
 
 class LaneDesk:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from contracts import names
+from infra.lanes import QueueWatch
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
-from workers.console.lanes import QueueWatch
 
 #: An overview is good for so long, in seconds: whoever asks meanwhile gets the same one.
 FRESH_S = 1.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aio_pika.abc import AbstractRobustConnection
 
 from infra.broker import connect as connect_broker
+from infra.lanes import QueueWatch
 from infra.management import Management, management
 from infra.mongo import Mongo, wait_for_mongo
 from infra.mongo import connect as connect_mongo
@@ -27,7 +28,7 @@ from workers.console.dead_letters import DeadLetterDesk
 from workers.console.direct_keys import DirectKeys
 from workers.console.key_changes import KeyChanges
 from workers.console.key_table import KeyTable
-from workers.console.lanes import LaneDesk, QueueWatch
+from workers.console.lanes import LaneDesk
 from workers.console.model_totals import ModelTotals
 from workers.console.overview import Overviews
 from workers.console.request_log import RequestLog

@@ -17,14 +17,12 @@ from infra.mongo import wait_for_mongo
 from infra.prices import cost, keep_prices, load_prices
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_logging, configure_tracing
 from infra.vault import Vault
-from workers.generation.attempts import Attempts
 from workers.generation.automation import Automation
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
-from workers.generation.publishing import Publisher
-from workers.generation.replies import Replies
+from workers.generation.parts import parts
 from workers.generation.request import RequestHandler
 from workers.generation.unanswered import ended_by_broker
 from workers.generation.upstream import Upstream
@@ -48,6 +46,7 @@ async def run(settings: Settings) -> None:
     configure_logging(settings, "generation")
     vault = Vault(settings.master_keys)
     async with AsyncExitStack() as stack:
+        made = parts(configure_tracing(settings, "generation", stack))
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
@@ -62,12 +61,12 @@ async def run(settings: Settings) -> None:
         stack.push_async_callback(upstream.close)
         pool = KeyPool(mongo, settings.worker_id)
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
-        attempts = Attempts(pool, upstream, vault, settings.max_in_flight)
+        attempts = made.attempts(pool, upstream, vault, settings.max_in_flight)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
-        replies = await Replies.open(connection, apart)
-        publisher = await Publisher.open(connection)
-        handler = RequestHandler(settings, journal, attempts, replies, publisher=publisher, now=pool.now)
+        replies = await made.replies.open(connection, apart)
+        publisher = await made.publisher.open(connection)
+        handler = made.handler(settings, journal, attempts, replies, publisher=publisher, now=pool.now)
         lanes = Lanes(settings, mongo, connection, handler.handle, pool)
         prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)

@@ -177,7 +177,9 @@ class Attempts:
                 )
             except VaultError as error:
                 # This worker's master keys may be wrong, and the key all right: so it is not blamed.
-                log.warning("key_unreadable", key_id=reserved.key.id, reason=str(error))
+                log.warning(
+                    "key_unreadable", about=request.envelope, key_id=reserved.key.id, reason=str(error)
+                )
                 if reserved.key.id in avoid:
                     return Error(
                         ErrorCode.INTERNAL, "no master key of the worker opens the automation's keys"
@@ -229,21 +231,27 @@ class Attempts:
                 self._pool.release(reserved)
                 return None
             try:
-                if chunks is not None:
-                    return await self._stream(request, key.base_url, secret, call_timeout_s, chunks)
-                return await self._upstream.call(
-                    key.base_url,
-                    secret,
-                    request.path,
-                    request.content,
-                    request_id=request.envelope.request_id,
-                    timeout_s=call_timeout_s,
-                )
+                return await self._ask(request, key, secret, call_timeout_s, chunks)
             except BaseException:
                 # Nobody knows what was used: the estimate stands.
                 unknown = Settlement(reserved.second, reserved.tokens, reserved.tokens, reserved.model)
                 self._pool.settle(reserved, unknown)
                 raise
+
+    async def _ask(
+        self, request: Request, key: Key, secret: SecretStr, call_timeout_s: float, chunks: Chunks | None
+    ) -> Answer | Failure:
+        """Have the provider answer, at once or as a stream."""
+        if chunks is not None:
+            return await self._stream(request, key.base_url, secret, call_timeout_s, chunks)
+        return await self._upstream.call(
+            key.base_url,
+            secret,
+            request.path,
+            request.content,
+            request_id=request.envelope.request_id,
+            timeout_s=call_timeout_s,
+        )
 
     async def _stream(
         self, request: Request, base_url: str, secret: SecretStr, call_timeout_s: float, chunks: Chunks
@@ -276,7 +284,7 @@ class Attempts:
             gone.cancel()
             call.cancel()
             await asyncio.gather(gone, call, return_exceptions=True)
-        log.info("stream_cancelled", request_id=request.envelope.request_id)
+        log.info("stream_cancelled", about=request.envelope)
         return Failure(
             CANCELLED,
             "nobody takes the stream any more",

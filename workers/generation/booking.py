@@ -61,7 +61,7 @@ class Booking:
             model=work.request.model or "unknown",
             occurred_at=float(call.second),
         )
-        log.warning("attempt_ambiguous", request_id=work.claim.request_id, number=call.number)
+        log.warning("attempt_ambiguous", about=work.request.envelope, number=call.number)
         await self._publisher.usage(work.request.envelope, self._event(work, attempt))
 
     def _event(self, work: Work, attempt: AttemptRecord) -> bytes:

@@ -57,6 +57,7 @@ class Claim:
         run: how many claims of it came before.
         crashes: how many of those ended with their worker's death.
         unknown: the call of a run before this one of which nobody knows how it ended.
+        left_by: whose claim it was before; None where nobody's.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Claim:
     run: int
     crashes: int = 0
     unknown: Call | None = None
+    left_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +239,9 @@ class Journal:
             return Running()
         unknown = None if taken["call"] is None else Call(**taken["call"])
         run, crashes = taken["run"] + 1, taken["crashes"] + int(taken["owner"] is not None)
-        log.warning("claim_taken_over", request_id=claim.request_id, owner=found["owner"], run=run)
-        return Claim(claim.id, claim.automation_id, claim.request_id, run, crashes, unknown)
+        return Claim(
+            claim.id, claim.automation_id, claim.request_id, run, crashes, unknown, left_by=found["owner"]
+        )
 
     async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:

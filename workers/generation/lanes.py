@@ -24,6 +24,7 @@ from infra.broker import declare_lane
 from infra.deliveries import finish, unless_closed
 from infra.mongo import Mongo
 from infra.settings import Settings
+from infra.trace_headers import trace_ids
 from workers.generation.automation import Automation
 from workers.generation.work import LaneFullError
 from workers.keys.pool import KeyPool
@@ -277,7 +278,12 @@ class Lanes:
             await self._pause(lane, full.wait_s)
             await unless_closed(message.nack(requeue=True))
         except Exception:
-            log.exception("delivery_failed", automation_id=lane.automation.id, message_id=message.message_id)
+            log.exception(
+                "delivery_failed",
+                automation_id=lane.automation.id,
+                request_id=message.message_id,
+                **trace_ids(message.headers),
+            )
             await unless_closed(message.reject(requeue=False))
         finally:
             lane.in_hand -= 1

@@ -56,14 +56,16 @@ class Publisher:
         routing_key = names.event_routing_key(names.USAGE_RECORDED, envelope.automation_id)
         while True:
             try:
-                return await _confirmed(self._events, message, routing_key)
+                return await _confirmed(self._events, message, routing_key, envelope)
             except DeliveryError:
-                log.warning("usage_unroutable", routing_key=routing_key, hint="run `keyway init`")
+                log.warning(
+                    "usage_unroutable", about=envelope, routing_key=routing_key, hint="run `keyway init`"
+                )
                 await asyncio.sleep(RETRY_S)
 
-    async def dead_letter(self, original: AbstractIncomingMessage, automation_id: str, reason: str) -> None:
+    async def dead_letter(self, original: AbstractIncomingMessage, envelope: Envelope, reason: str) -> None:
         """Put a copy of a message with its reason into the `dead` queue."""
-        await _confirmed(self._dead, dead_letter(original, reason), automation_id)
+        await _confirmed(self._dead, dead_letter(original, reason), envelope.automation_id, envelope)
 
 
 def trace_headers(envelope: Envelope) -> dict[str, FieldValue] | None:
@@ -71,7 +73,7 @@ def trace_headers(envelope: Envelope) -> dict[str, FieldValue] | None:
     return None if envelope.trace is None else {**envelope.trace}
 
 
-async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
+async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: str, about: Envelope) -> None:
     """Publish until the broker confirms.
 
     Raises:
@@ -83,7 +85,7 @@ async def _confirmed(exchange: AbstractExchange, message: Message, routing_key: 
         except DeliveryError:
             raise
         except UNCONFIRMED as error:
-            log.warning("publish_delayed", error=type(error).__name__)
+            log.warning("publish_delayed", about=about, error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
 
 

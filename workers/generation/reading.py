@@ -12,12 +12,11 @@ from pydantic_core import from_json, to_json
 
 from contracts import names
 from contracts.messages import GenerationRequest, Path
+from infra.trace_headers import trace_of
 
 #: How far ahead a deadline may lie, in seconds.
 LONGEST_DEADLINE_S = 24 * 3600
 MAX_REQUEST_ID_LENGTH = 128
-#: W3C Trace Context asks that 512 characters of `tracestate` be passed on.
-LONGEST_TRACE_HEADER = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +136,22 @@ def _envelope(
         request_id=request_id,
         correlation_id=message.correlation_id,
         reply_to=reply_to,
-        published_at=_published_at(message, now),
+        published_at=published_at(message, now),
         received_at=now,
         has_id=bool(message.message_id),
-        trace=_trace(message.headers or {}),
+        trace=trace_of(message.headers),
         deliveries=deliveries if isinstance(deliveries, int) else 0,
     )
     return envelope, problem
 
 
-def _trace(headers: Mapping[str, Any]) -> Mapping[str, str] | None:
-    found = {name: headers[name] for name in names.TRACE_HEADERS if name in headers}
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, str) and len(value) <= LONGEST_TRACE_HEADER
-    } or None
+def published_at(message: AbstractIncomingMessage, now: float) -> float:
+    """When it was published, by the header in milliseconds, else the property in seconds, else just now.
 
-
-def _published_at(message: AbstractIncomingMessage, now: float) -> float:
-    """When it was published, by the header in milliseconds, else the property in seconds, else just now."""
+    Args:
+        message: that was published.
+        now: the time, in seconds since the epoch; none is later.
+    """
     header = (message.headers or {}).get(names.PUBLISHED_AT_HEADER)
     if isinstance(header, int):
         return min(header / 1000, now)

@@ -60,7 +60,7 @@ class Replies:
             # The first may have arrived all the same.
             await self._send(envelope, names.GENERATION_RESULT, result + end, again=result + REPEATED)
         except NobodyWaitsError:
-            log.info("reply_undeliverable", request_id=envelope.request_id, reply_to=envelope.reply_to)
+            log.info("reply_undeliverable", about=envelope, reply_to=envelope.reply_to)
 
     async def chunk(self, envelope: Envelope, chunk: bytes) -> None:
         """Send a chunk to who asked for it.
@@ -78,7 +78,7 @@ class Replies:
         try:
             return await self._addresses.is_there(address)
         except UNANSWERED as error:
-            log.info("address_not_looked_for", error=type(error).__name__)
+            log.info("address_not_looked_for", about=envelope, error=type(error).__name__)
             return True
 
     async def _send(self, envelope: Envelope, message_type: str, body: bytes, *, again: bytes) -> None:
@@ -117,9 +117,9 @@ class Replies:
                 is_full = isinstance(error, DeliveryError) and isinstance(error.frame, Basic.Nack)
                 if isinstance(error, DeliveryError) and not is_full:
                     raise NobodyWaitsError from None
-                log.info("reply_delayed", request_id=envelope.request_id, error=type(error).__name__)
+                log.info("reply_delayed", about=envelope, error=type(error).__name__)
                 if time.monotonic() >= give_up_at:
-                    log.warning("reply_given_up", request_id=envelope.request_id)
+                    log.warning("reply_given_up", about=envelope)
                     raise NobodyWaitsError from None
                 body = body if is_full else again
                 await asyncio.sleep(FULL_RETRY_S if is_full else REPLY_RETRY_S)

@@ -98,22 +98,22 @@ class RequestHandler:
                 await self._refuse(message, request.envelope, invalid, is_dead=ended is not None)
             else:
                 await self._do(message, request, automation, ended)
-            await unless_closed(message.ack())
+            await unless_closed(message.ack(), request.envelope)
         except LaneFullError:
             raise
         except NobodyWaitsError:
-            await unless_closed(message.ack())
+            await unless_closed(message.ack(), request.envelope)
         except (HandedBackError, asyncio.CancelledError):
-            await unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True), request.envelope)
         except PyMongoError as error:
-            log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
+            log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
             await asyncio.sleep(HAND_BACK_AFTER_S)
-            await unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True), request.envelope)
         except Exception:
-            log.exception("request_failed_inside", request_id=request.envelope.request_id)
+            log.exception("request_failed_inside", about=request.envelope)
             internal = Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
             await self._refuse(message, request.envelope, internal, is_dead=ended is not None)
-            await unless_closed(message.ack())
+            await unless_closed(message.ack(), request.envelope)
 
     async def _do(
         self,
@@ -149,6 +149,8 @@ class RequestHandler:
             await self._attempts.withdraw(reserving)
             await self._repeat(request, claim)
             return
+        if claim.run:
+            log.warning("claim_taken_over", about=envelope, owner=claim.left_by, run=claim.run)
         work = Work(message, request, automation, claim, reserving, ended)
         if request.wants_chunks:
             work.chunks = Chunks(self._replies, envelope, restarted=claim.run > 0)
@@ -192,17 +194,16 @@ class RequestHandler:
             status, result = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        is_mine = await self._record(self._kept(work, status, result))
+        is_mine = await self._record(envelope, self._kept(work, status, result))
         self._booking.answer(work)
         if is_mine:
             await self._replies.result(envelope, result, FIRST)
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
-            await self._publisher.dead_letter(work.message, envelope.automation_id, INTERNAL_MESSAGE)
+            await self._publisher.dead_letter(work.message, envelope, INTERNAL_MESSAGE)
         log.info(
             "request_finished",
-            request_id=envelope.request_id,
-            automation_id=envelope.automation_id,
+            about=envelope,
             status=status,
             attempts=len(work.progress.attempts),
             total_ms=round((self._now() - envelope.published_at) * 1000),
@@ -229,7 +230,7 @@ class RequestHandler:
         except (PyMongoError, HandedBackError):
             raise
         except Exception:
-            log.exception("request_failed_inside", request_id=work.claim.request_id)
+            log.exception("request_failed_inside", about=work.request.envelope)
             return Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
 
     def _poison(self, work: Work) -> Error | None:
@@ -254,17 +255,17 @@ class RequestHandler:
         """
         call = _call(reserved, number)
         if call != work.call and not await self._journal.begin(work.claim, call):
-            log.warning("claim_lost", request_id=work.claim.request_id)
+            log.warning("claim_lost", about=work.request.envelope)
             raise HandedBackError
         work.call, work.calling = call, True
 
-    async def _record(self, record: Record) -> bool:
+    async def _record(self, envelope: Envelope, record: Record) -> bool:
         """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away."""
         while True:
             try:
                 return await self._journal.record(record)
             except PyMongoError as error:
-                log.warning("record_delayed", request_id=record.claim.request_id, error=type(error).__name__)
+                log.warning("record_delayed", about=envelope, error=type(error).__name__)
                 await asyncio.sleep(RECORD_RETRY_S)
 
     async def _repeat(self, request: Request, done: Done) -> None:
@@ -276,17 +277,17 @@ class RequestHandler:
             await self._replies.result(envelope, done.result, REPEATED)
         for event in done.events:
             await self._publisher.usage(envelope, event)
-        log.info("request_repeated", request_id=request.envelope.request_id)
+        log.info("request_repeated", about=envelope)
 
     async def _refuse(
         self, message: AbstractIncomingMessage, envelope: Envelope, error: Error, *, is_dead: bool
     ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
-        log.warning("request_refused", automation_id=envelope.automation_id, reason=error.message)
+        log.warning("request_refused", about=envelope, reason=error.message)
         await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
         if not is_dead:
             reason = f"{error.code}: {error.message}"
-            await self._publisher.dead_letter(message, envelope.automation_id, reason)
+            await self._publisher.dead_letter(message, envelope, reason)
 
     def _kept(self, work: Work, status: str, result: bytes) -> Record:
         """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""

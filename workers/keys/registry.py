@@ -10,6 +10,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from contracts.messages import KeyStatus
+from infra.alerts import resolve_alerts
 from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.mongo import Document, DuplicateKeyError, Mongo, Session
 from infra.outbox import announce
@@ -214,11 +215,15 @@ class KeyRegistry:
             NotFoundError: there is no such automation or key.
         """
         key = await self.find(automation_id, alias)
+        now = await self._mongo.server_time()
+        budgets = {"scope": "key", "subject": key["_id"]}
 
         async def delete(session: Session) -> None:
             await self._mongo.keys.delete_one({"_id": key["_id"]}, session=session)
             await revoke_leases(self._mongo, key["_id"], session)
-            await self._mongo.budgets.delete_many({"scope": "key", "subject": key["_id"]}, session=session)
+            ids = [budget["_id"] async for budget in self._mongo.budgets.find(budgets, session=session)]
+            await self._mongo.budgets.delete_many(budgets, session=session)
+            await resolve_alerts(self._mongo, {"subject": {"$in": [key["_id"], *ids]}}, now, session)
 
         await self._mongo.transaction(delete)
         await announce(self._mongo, automation_id, f"key {alias} removed", self._actor)

@@ -4,12 +4,12 @@ active <-> exhausted, active -> error, and disabled, which only a person sets an
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from contracts import names
 from contracts.messages import KeyStatus, KeyStatusChanged
-from infra.alerts import Alert, AlertKind, raise_alert, resolve_alerts
+from infra.alerts import Alert, AlertKind, day_of, raise_alert, resolve_alerts
 from infra.mongo import Document, Mongo, Session
 from infra.outbox import outgoing
 from workers.keys.limits import CIRCUIT_FAILURES
@@ -99,8 +99,7 @@ class StatusChange:
         kind = ALERTS.get(self.to)
         if kind is None:
             return None
-        day = self.at.astimezone(UTC).date().isoformat()
-        return Alert(kind, key["automation_id"], key["_id"], key["alias"], day, self.reason)
+        return Alert(kind, key["automation_id"], key["_id"], key["alias"], day_of(self.at), self.reason)
 
 
 async def revoke_leases(mongo: Mongo, key_id: str, session: Session) -> None:
@@ -134,7 +133,7 @@ async def change_status(mongo: Mongo, key: Document, change: StatusChange, sessi
     if not written.matched_count:
         return False
     await mongo.outbox.insert_one(change.event(key), session=session)
-    await resolve_alerts(mongo, key["_id"], change.at, session)
+    await resolve_alerts(mongo, {"subject": key["_id"]}, change.at, session)
     if change.to == "disabled":
         await revoke_leases(mongo, key["_id"], session)
     if (alert := change.alert(key)) is not None:

@@ -19,6 +19,7 @@ from infra.broker import declare_lease_queue
 from infra.deliveries import finish
 from infra.mongo import Mongo
 from infra.settings import Settings
+from infra.trace_headers import trace_ids
 
 log = structlog.get_logger()
 
@@ -134,6 +135,11 @@ class LeaseQueues:
         try:
             await self._handle(message, automation_id)
         except Exception:
-            log.exception("delivery_failed", automation_id=automation_id, message_id=message.message_id)
+            log.exception(
+                "delivery_failed",
+                automation_id=automation_id,
+                request_id=message.message_id,
+                **trace_ids(message.headers),
+            )
             with suppress(*CHANNEL_GONE):
                 await message.reject(requeue=False)

@@ -1,6 +1,7 @@
 """Reads a delivery into a request for a key, or says what is wrong with it."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import KeyLeaseRequest
+from infra.trace_headers import trace_of
 from workers.leasing.sealing import BadPublicKeyError, read_public_key
 
 #: How long a request may wait for a key with room, in seconds; it waits unacknowledged.
@@ -32,6 +34,8 @@ class Envelope:
     has_id: bool
     #: Whether it was delivered before: its worker may have died, with or without an answer.
     is_repeated: bool = False
+    #: W3C trace context that came with the request.
+    trace: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Env
         reply_to=reply_to,
         has_id=bool(message.message_id),
         is_repeated=bool(message.redelivered),
+        trace=trace_of(message.headers),
     )
     return envelope, problem
 

@@ -79,15 +79,15 @@ class Replies:
         if envelope.reply_to is not None:
             await self._send(envelope, names.GENERATION_RESULT, body)
 
-    async def dead_letter(self, original: AbstractIncomingMessage, automation_id: str, reason: str) -> None:
+    async def dead_letter(self, original: AbstractIncomingMessage, envelope: Envelope, reason: str) -> None:
         """Put a copy of a request with its reason into the `dead` queue."""
-        routing_key = names.lease_queue(automation_id)
+        routing_key = names.lease_queue(envelope.automation_id)
         letter = dead_letter(original, reason)
         while True:
             try:
                 return await self._publish_dead(letter, routing_key)
             except UNCONFIRMED as error:
-                log.warning("publish_delayed", error=type(error).__name__)
+                log.warning("publish_delayed", about=envelope, error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
 
     async def _publish_dead(self, letter: Message, routing_key: str) -> None:
@@ -116,7 +116,7 @@ class Replies:
                 error = "NotSent"
             except UNCONFIRMED as unconfirmed:
                 error, is_sent = type(unconfirmed).__name__, True
-            log.warning("reply_delayed", request_id=envelope.request_id, error=error)
+            log.warning("reply_delayed", about=envelope, error=error)
             if time.monotonic() >= give_up_at:
                 return Delivery.UNKNOWN if is_sent else Delivery.UNDELIVERED
             await asyncio.sleep(RETRY_S)

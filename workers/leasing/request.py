@@ -66,18 +66,18 @@ class LeaseRequestHandler:
                 await self._refuse(message, request, invalid)
             else:
                 await self._do(message, request)
-            await unless_closed(message.ack())
+            await unless_closed(message.ack(), request.envelope)
         except asyncio.CancelledError:
-            await unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True), request.envelope)
             raise
         except PyMongoError as error:
-            log.warning("request_handed_back", error=type(error).__name__, request_id=message.message_id)
+            log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
             await asyncio.sleep(HAND_BACK_AFTER_S)
-            await unless_closed(message.nack(requeue=True))
+            await unless_closed(message.nack(requeue=True), request.envelope)
         except Exception:
-            log.exception("request_failed_inside", request_id=request.envelope.request_id)
+            log.exception("request_failed_inside", about=request.envelope)
             await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
-            await unless_closed(message.ack())
+            await unless_closed(message.ack(), request.envelope)
 
     async def _do(self, message: AbstractIncomingMessage, request: Request) -> None:
         """Lend a key, or say why not."""
@@ -93,7 +93,7 @@ class LeaseRequestHandler:
         elif granted.code is ErrorCode.INTERNAL:
             await self._refuse(message, request, granted)
         else:
-            log.info("lease_refused", automation_id=automation_id, code=granted.code)
+            log.info("lease_refused", about=request.envelope, code=granted.code)
             body = answer(request.envelope, granted, time.monotonic() - began)
             await self._replies.refusal(request.envelope, body)
 
@@ -114,7 +114,7 @@ class LeaseRequestHandler:
             secret = Sealed.from_document(key["secret"])
             api_key = open_secret(self._vault, lease["automation_id"], lease["key_id"], secret)
         except VaultError as error:
-            return _unreadable(lease["key_id"], error)
+            return _unreadable(request, lease["key_id"], error)
         return Granted(lease, key["base_url"], api_key, is_new=False)
 
     async def _grant(self, request: Request, automation: Document) -> Granted | Failure:
@@ -151,7 +151,7 @@ class LeaseRequestHandler:
                 return refused(reserved)
             if isinstance(reserved, Later):
                 return refused(Refusal(RefusalReason.NO_CAPACITY, reserved.at))
-            fit = self._open(reserved.key)
+            fit = self._open(request, reserved.key)
             if isinstance(fit, SecretStr):
                 return reserved, fit
             self._pool.release(reserved)
@@ -161,7 +161,7 @@ class LeaseRequestHandler:
             # An operator may just have added another.
             self._pool.invalidate(automation_id)
 
-    def _open(self, key: Key) -> SecretStr | Failure:
+    def _open(self, request: Request, key: Key) -> SecretStr | Failure:
         """A key's secret, or why it is not lent."""
         if key.failures_in_a_row >= CIRCUIT_FAILURES:
             # It is tried with one call at a time, and whoever leases it may not call for long.
@@ -170,7 +170,7 @@ class LeaseRequestHandler:
         try:
             return open_secret(self._vault, key.automation_id, key.id, key.secret)
         except VaultError as error:
-            return _unreadable(key.id, error)
+            return _unreadable(request, key.id, error)
 
     async def _hand_over(self, request: Request, granted: Granted) -> None:
         lease = granted.lease
@@ -181,8 +181,8 @@ class LeaseRequestHandler:
             await end_lease(self._mongo, LeasedKey.from_document(lease), used=0)
         log.info(
             "lease_answered",
+            about=request.envelope,
             lease_id=lease["_id"],
-            automation_id=lease["automation_id"],
             key_id=lease["key_id"],
             delivery=delivery,
             is_sealed=request.recipient is not None,
@@ -194,15 +194,15 @@ class LeaseRequestHandler:
     ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         envelope = request.envelope
-        log.warning("lease_request_refused", automation_id=envelope.automation_id, reason=failure.message)
+        log.warning("lease_request_refused", about=envelope, reason=failure.message)
         await self._replies.refusal(envelope, answer(envelope, failure, 0.0))
         reason = f"{failure.code}: {failure.message}"
-        await self._replies.dead_letter(message, envelope.automation_id, reason)
+        await self._replies.dead_letter(message, envelope, reason)
 
 
-def _unreadable(key_id: str, error: VaultError) -> Failure:
+def _unreadable(request: Request, key_id: str, error: VaultError) -> Failure:
     # This worker's master keys may be wrong, and the key all right: so it is not blamed.
-    log.warning("key_unreadable", key_id=key_id, reason=str(error))
+    log.warning("key_unreadable", about=request.envelope, key_id=key_id, reason=str(error))
     return Failure(ErrorCode.INTERNAL, "no master key of the leasing worker opens the automation's keys")
 
 

@@ -1,11 +1,12 @@
-"""Alerts: what a person should know."""
+"""Alerts: what a person should know, and whether people were told."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from infra.alerts import AlertKind, Severity, list_alerts
 from workers.console.api.callers import ServicesOf, Viewer
 from workers.console.api.errors import ANSWERS
 from workers.console.api.parameters import Limit
@@ -16,20 +17,25 @@ router = APIRouter(prefix="/api/alerts", tags=["alerts"], responses=ANSWERS)
 class AlertOut(BaseModel):
     """An alert; it is open until `resolved_at`."""
 
-    kind: str
-    automation_id: str
+    kind: AlertKind
+    severity: Severity
+    automation_id: str | None = Field(description="Whose trouble it is; null: everybody's.")
     subject: str
     label: str
     window: str
     reason: str
     raised_at: datetime
     last_at: datetime
-    times: int
+    times: int = Field(description="How often it was raised in its window.")
     resolved_at: datetime | None
+    delivery: Literal["waiting", "delivered", "given_up", "no_target"] | None = Field(
+        description="What became of the last notice of it; null: it is older than notices are kept, 30 days."
+    )
+    delivery_attempts: int = Field(description="How often it was tried to deliver that notice.")
 
 
 @router.get("")
-async def list_alerts(
+async def read_alerts(
     services: ServicesOf,
     _: Viewer,
     *,
@@ -37,6 +43,5 @@ async def list_alerts(
     limit: Limit = 100,
 ) -> list[AlertOut]:
     """Open alerts, the newest first."""
-    query = {} if everything else {"resolved_at": None}
-    found = services.mongo.alerts.find(query).sort("raised_at", -1).limit(limit)
-    return [AlertOut.model_validate(alert) async for alert in found]
+    found = await list_alerts(services.mongo, everything=everything, limit=limit)
+    return [AlertOut.model_validate(alert) for alert in found]

@@ -12,6 +12,7 @@ from nicegui import ui
 from workers.console.access.operators import Role
 from workers.console.api.callers import cookie_name
 from workers.console.pages import (
+    alerts,
     audit_log,
     automations,
     dead_letters,
@@ -51,6 +52,7 @@ PAGES = (
     Page(Entry("/requests", "Requests", "receipt_long"), requests.build),
     Page(Entry("/queues", "Queues", "layers"), queues.build),
     Page(Entry("/dead-letters", "Dead letters", "unsubscribe"), dead_letters.build),
+    Page(Entry("/alerts", "Alerts", "notifications"), alerts.build),
     Page(Entry("/usage", "Usage", "bar_chart"), usage.build),
     Page(Entry("/operators", "Operators", "group"), operators.build, Role.ADMIN),
     Page(Entry("/audit", "Audit log", "history"), audit_log.build, Role.ADMIN),

@@ -6,10 +6,12 @@ from nicegui import ui
 
 from infra.mongo import Document
 from workers.console.overview import Overview
+from workers.console.pages.alerts import alert_name
 from workers.console.pages.charts import TONES, stacked_bars
 from workers.console.pages.figures import compact, count, counted, duration, iso, money, rate
 from workers.console.pages.layout import Empty, heading, local_time, panel
 from workers.console.pages.live import Live
+from workers.console.pages.tones import severity_chip
 from workers.console.pages.visit import Visit
 
 #: Outcomes in the order in which they are stacked; what is not here stands on top.
@@ -135,14 +137,18 @@ def _troubles(keys: dict[str, int]) -> str:
 
 def _show_alerts(alerts: list[Document]) -> None:
     if not alerts:
-        Empty("check_circle", "Nothing is in trouble", "Keys that stop, and why, are told of here.")
+        Empty(
+            "check_circle",
+            "Nothing is in trouble",
+            "Keys that stop, lanes that stand: told of here.",
+        )
         return
     for alert in alerts:
         with ui.element("div").classes("kw-list-row"):
             with ui.element("div").classes("kw-list-main"):
-                ui.label(f"{alert['automation_id']} / {alert['label']}")
+                ui.label(alert_name(alert))
                 ui.label(alert["reason"]).classes("kw-note")
             with ui.element("div").classes("kw-list-side"):
-                tone = "bad" if alert["kind"] == "key_error" else "warn"
+                tone = severity_chip(alert["severity"])["tone"]
                 ui.label(str(alert["kind"]).replace("_", " ")).classes(f"kw-chip kw-{tone}")
                 local_time(iso(alert["raised_at"]) or "").classes("kw-muted")

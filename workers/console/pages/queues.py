@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from contracts import names
-from workers.console.lanes import Age
+from infra.lanes import Age
 from workers.console.pages.automations import CHANGES, change_automation
 from workers.console.pages.dialogs import danger, dialog, foot, plain
 from workers.console.pages.figures import count, duration, rate

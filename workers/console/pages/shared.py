@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from infra.alerts import list_alerts
 from infra.mongo import Document
 from workers.console.automations import AutomationView
 from workers.console.lanes import Lane
@@ -73,5 +74,4 @@ class SharedReads:
         return await self._services.requests.search(RequestFilter(), most=TAIL)
 
     async def _open_alerts(self) -> list[Document]:
-        found = self._services.mongo.alerts.find({"resolved_at": None}).sort("raised_at", -1)
-        return [alert async for alert in found.limit(MOST_ALERTS)]
+        return await list_alerts(self._services.mongo, everything=False, limit=MOST_ALERTS)

@@ -7,6 +7,11 @@ REQUEST_TONES = {"succeeded": "good", "running": "info", "failed": "bad"}
 OUTCOME_TONES = {"ok": "good", "rate_limited": "warn", "quota_exhausted": "warn", "cancelled": "idle"}
 
 
+def severity_chip(severity: str) -> dict[str, str]:
+    """How soon a person should look."""
+    return chip(severity, "bad" if severity == "critical" else "warn")
+
+
 def outcome_chip(outcome: str) -> dict[str, str]:
     """How an attempt ended."""
     return chip(outcome.replace("_", " "), OUTCOME_TONES.get(outcome, "bad"))

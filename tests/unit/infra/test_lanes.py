@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.console.lanes import MOST_NOTES, Age, Publications, QueueState
+from infra.lanes import MOST_NOTES, Age, Publications, QueueState
 
 
 def noted(*counts: int, every_s: float = 10.0) -> Publications:

@@ -1,0 +1,148 @@
+"""Looks every few seconds for trouble that no event tells of, and raises and resolves its alerts."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from contracts import names
+from infra.alerts import AlertKind, raise_alert, resolve_alerts
+from infra.duty import Duty
+from infra.errors import BrokerError
+from infra.lanes import QueueWatch
+from infra.mongo import Document, Mongo, Session
+from infra.settings import Settings
+from workers.accounting.conditions import (
+    About,
+    Automation,
+    Changes,
+    Facts,
+    Queue,
+    Thresholds,
+    changes,
+    findings,
+)
+
+log = structlog.get_logger()
+
+#: Kinds that are looked for here; the others are raised with what they tell of.
+WATCHED = (
+    AlertKind.POOL_LOW,
+    AlertKind.POOL_EMPTY,
+    AlertKind.LANE_OLD,
+    AlertKind.DEAD_LETTERS,
+    AlertKind.NO_HEARTBEAT,
+    AlertKind.LEDGER_LAG,
+)
+
+
+def thresholds_of(settings: Settings) -> Thresholds:
+    """From when on something is trouble, by the settings."""
+    return Thresholds(
+        lane_age_s=settings.alert_lane_age_s,
+        dead_letters=settings.alert_dead_letters,
+        silence_s=settings.alert_silence_s,
+        ledger_lag_s=settings.alert_ledger_lag_s,
+    )
+
+
+class Watch:
+    """Looks for trouble while this process has the duty."""
+
+    def __init__(
+        self, mongo: Mongo, queues: QueueWatch, duty: Duty, thresholds: Thresholds, *, every_s: float
+    ) -> None:
+        """Take what to look at, whose turn it is, what is trouble, and how often to look, in seconds."""
+        self._mongo = mongo
+        self._queues = queues
+        self._duty = duty
+        self._thresholds = thresholds
+        self._every_s = every_s
+        self._since: datetime | None = None
+        self._is_broker_there = True
+
+    async def keep(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                if self._duty.is_held:
+                    await self.look()
+                else:
+                    self._since = None
+            except Exception as error:  # noqa: BLE001  # MongoDB is away: again soon
+                log.warning("alerts_not_looked_for", error=type(error).__name__)
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> Changes:
+        """Raise what should stand, and resolve what is over.
+
+        Returns:
+            What was written.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        now = await self._mongo.server_time()
+        self._since = self._since or now
+        facts = Facts(now, self._since, await self._automations(), await self._queues_known())
+        found = changes(findings(facts, self._thresholds), await self._standing())
+        for alert in found.raised:
+            await self._mongo.transaction(partial(raise_alert, self._mongo, alert, now))
+            log.warning("alert_raised", kind=alert.kind.value, subject=alert.subject, reason=alert.reason)
+        for kind, subject in found.over:
+            await self._mongo.transaction(partial(self._resolve, kind, subject, now))
+            log.info("alert_resolved", kind=kind.value, subject=subject)
+        return found
+
+    async def _resolve(self, kind: AlertKind, subject: str, now: datetime, session: Session) -> None:
+        await resolve_alerts(self._mongo, {"kind": kind.value, "subject": subject}, now, session)
+
+    async def _standing(self) -> list[About]:
+        kinds = [kind.value for kind in WATCHED]
+        found = self._mongo.alerts.find({"resolved_at": None, "kind": {"$in": kinds}})
+        return [(AlertKind(alert["kind"]), alert["subject"]) async for alert in found]
+
+    async def _automations(self) -> list[Automation]:
+        usable = {"$sum": {"$cond": [{"$eq": ["$status", "active"]}, 1, 0]}}
+        stages: list[Document] = [
+            {"$group": {"_id": "$automation_id", "keys": {"$sum": 1}, "usable": usable}}
+        ]
+        pools = {pool["_id"]: pool async for pool in self._mongo.keys.aggregate(stages)}
+        shown = {"enabled": 1, "paused": 1, "created_at": 1, "last_heartbeat_at": 1}
+        none = {"keys": 0, "usable": 0}
+        return [
+            Automation(
+                id=automation["_id"],
+                enabled=automation["enabled"],
+                paused=automation.get("paused", False),
+                created_at=automation["created_at"],
+                last_heartbeat_at=automation.get("last_heartbeat_at"),
+                keys=pools.get(automation["_id"], none)["keys"],
+                usable_keys=pools.get(automation["_id"], none)["usable"],
+            )
+            async for automation in self._mongo.automations.find({}, shown)
+        ]
+
+    async def _queues_known(self) -> Mapping[str, Queue] | None:
+        """What waits in which queue; None: the management API does not say, which is logged once."""
+        try:
+            states = await self._queues.queues()
+        except BrokerError as error:
+            if self._is_broker_there:
+                log.warning("queues_not_looked_at", error=str(error))
+            self._is_broker_there = False
+            return None
+        self._is_broker_there = True
+        known = {
+            name: Queue(state.waiting, self._queues.oldest(name), state.consumers)
+            for name, state in states.items()
+        }
+        for name, oldest in (
+            (names.ACCOUNTING_QUEUE, self._queues.oldest_unbooked()),
+            (names.DEAD_QUEUE, None),
+        ):
+            if (state := states.get(name)) is not None:
+                known[name] = Queue(state.waiting + state.in_hand, oldest, state.consumers)
+        return known
