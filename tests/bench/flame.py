@@ -1,6 +1,7 @@
 """Where the time goes: a profile of Keyway's worker, or of accounting, under the load of `worker_cpu`.
 
     python -m tests.bench.flame [worker|accounting] [--svg FILE] [--seconds 15] [--automations 1]
+        [--in-flight 64] [--latency-s 0]
 
 It prints how much of its CPU time each package has: that of the function that runs, or of who called it where
 that is Python's own. With `--svg` it writes a flame graph.
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tests.bench.in_flight import MAX_IN_FLIGHT
 from tests.bench.part import Bench, columns, open_bench, provider
 from tests.bench.peers import send, spread_load
 from tests.bench.processes import cpu_s
@@ -55,29 +57,27 @@ def shares(folded: Iterable[str]) -> Counter[str]:
     return counted
 
 
-async def profile(
-    bench: Bench, which: str, seconds: int, automations: int, svg: Path | None
-) -> tuple[list[str], float]:
+async def profile(bench: Bench, options: argparse.Namespace) -> tuple[list[str], float]:
     """Folded stacks of a service under load, and the CPU time that it had, in ms a request."""
+    seconds, in_flight = options.seconds, f"--in-flight={options.in_flight}"
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(bench.world())
-        base_url = await stack.enter_async_context(provider(bench.folder))
-        command = spread_load(world.folder, await seed(bench, world, base_url, automations))
-        services = {"accounting": await world.start_accounting(), "worker": await world.start_worker()}
-        pid = services[which].process.pid
+        base_url = await stack.enter_async_context(provider(bench.folder, options.latency_s))
+        command = spread_load(world.folder, await seed(bench, world, base_url, options.automations))
+        accounting = await world.start_accounting()
+        worker = await world.start_worker(KEYWAY_MAX_IN_FLIGHT=str(MAX_IN_FLIGHT))
+        pid = {"accounting": accounting, "worker": worker}[options.which].process.pid
         bench.step("flame: warming up")
-        warm_up = max(WARM_UP, automations)
-        load = await send(world, command, f"--requests={warm_up}", f"--in-flight={IN_FLIGHT}")
+        warm_up = max(WARM_UP, options.automations, 2 * options.in_flight)
+        load = await send(world, command, f"--requests={warm_up}", in_flight)
         requests = round(load.rate * seconds * 1.5)
         bench.step(f"flame: {requests} requests")
         before_s = cpu_s([pid])
-        loading = asyncio.create_task(
-            send(world, command, f"--requests={requests}", f"--in-flight={IN_FLIGHT}")
-        )
+        loading = asyncio.create_task(send(world, command, f"--requests={requests}", in_flight))
         folded = bench.folder / "folded.txt"
         await _record(pid, seconds, folded, "raw", "--full-filenames")
-        if svg:
-            await _record(pid, seconds, svg, "flamegraph")
+        if options.svg:
+            await _record(pid, seconds, options.svg, "flamegraph")
         await loading
         cpu_ms = (cpu_s([pid]) - before_s) * 1000 / requests
         return folded.read_text().splitlines(), cpu_ms
@@ -121,11 +121,13 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="where the flame graph is written to")
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--automations", type=int, default=1, help="asked in turns")
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
+    parser.add_argument("--latency-s", type=float, default=0, help="what the provider takes")
     options = parser.parse_args()
 
     async def profiled() -> tuple[list[str], float]:
         async with open_bench(quick=False) as bench:
-            return await profile(bench, options.which, options.seconds, options.automations, options.svg)
+            return await profile(bench, options)
 
     folded, cpu_ms = asyncio.run(profiled())
     sys.stdout.write(f"{options.which}: {cpu_ms:.2f} ms CPU a request\n\n{table(folded, cpu_ms)}\n")
