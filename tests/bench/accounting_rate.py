@@ -22,7 +22,7 @@ from tests.bench.seeding import seed
 from tests.builders import usage_recorded
 from tests.harness import World, eventually
 
-EVENTS, QUICK_EVENTS = 100_000, 20_000
+EVENTS, QUICK_EVENTS = 100_000, 10_000
 AUTOMATIONS, USERS = 20, 500
 #: Each of so many events comes twice.
 REPEATED = 100

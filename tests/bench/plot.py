@@ -37,6 +37,9 @@ def draw(figures: dict[str, Any], file: str) -> None:
         padding=3,
     )
     right.set_title("latency, one in flight, ms: p50, and p99 in light", loc="left")
+    right.set_xscale("log")
+    right.set_xlim(left=0.1)
+    left.margins(x=0.1)
     for axes in (left, right):
         axes.spines[["right", "left"]].set_visible(False)
         axes.tick_params(left=False)
