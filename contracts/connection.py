@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,6 +74,16 @@ async def close(what: AbstractChannel | AbstractConnection) -> None:
         await on_channel(what.close(ChannelInvalidStateError("closed by the client")))
 
 
+def why_untrusted(error: BaseException) -> str | None:
+    """What is wrong with the broker's certificate, where that is why it could not be connected to."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__
+    return None
+
+
 def _cancellations() -> int:
     """How often the running task was told to end."""
     task = asyncio.current_task()
@@ -100,7 +111,8 @@ class BrokerConnection:
         """Connect.
 
         Raises:
-            PublishError: the broker can't be reached, or refuses the user or token.
+            PublishError: the broker can't be reached, refuses the user or token, or has a certificate that is
+                not trusted.
         """
         where = f"{self._url.host}:{self._url.port or 5672}"
         try:
@@ -110,7 +122,9 @@ class BrokerConnection:
                 f"can't connect to RabbitMQ at {where}: it refuses the user or token"
             ) from None
         except (AMQPError, OSError) as error:
-            raise PublishError(f"can't connect to RabbitMQ at {where}: {type(error).__name__}") from None
+            reason = why_untrusted(error)
+            said = type(error).__name__ if reason is None else f"its certificate is not trusted: {reason}"
+            raise PublishError(f"can't connect to RabbitMQ at {where}: {said}") from None
         self._connection = connection
         self._keeping = asyncio.create_task(self._keep(connection))
 
@@ -203,7 +217,8 @@ class BrokerConnection:
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 await on_channel(connection.connect())
         except ChannelLostError as error:
-            raise (error.__cause__ or ConnectionError("it ended while it was opened")) from None
+            lost = error.__cause__ or ConnectionError("it ended while it was opened")
+            raise lost from lost.__cause__
         except BaseException:
             await close(connection)
             raise

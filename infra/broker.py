@@ -17,8 +17,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from yarl import URL
 
 from contracts import names
+from contracts.connection import why_untrusted
 from infra.amqp_timestamps import be_lenient
+from infra.consumed_metrics import consumed_metrics
 from infra.errors import BrokerError
+from infra.metrics import Exposition
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractRobustConnection
@@ -46,18 +49,21 @@ DEAD_LETTERED_SAFELY = {
 }
 
 
-async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, AbstractRobustConnection]":
+async def connect(
+    settings: "Settings", service: str, *, metrics: Exposition | None = None
+) -> "tuple[RabbitBroker, AbstractRobustConnection]":
     """Connect to RabbitMQ, waiting for it with a log line while it is not there.
 
     Args:
         settings: where it is.
         service: how the connection is named on the management page.
+        metrics: where what the broker's subscribers consume is counted; None: nowhere.
 
     Returns:
         FastStream's broker, connected, and its connection, for what goes without FastStream.
 
     Raises:
-        BrokerError: the user, password or vhost is refused.
+        BrokerError: the user, password or vhost is refused, or RabbitMQ's certificate is not trusted.
     """
     be_lenient()
     broker = RabbitBroker(
@@ -68,12 +74,13 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
         specification_url="amqp://rabbitmq",
         apply_types=False,
         decoder=_undecoded,
+        middlewares=[] if metrics is None else [consumed_metrics(metrics)],
         logger=None,
     )
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_may_pass),
-            wait=wait_exponential_jitter(initial=0.5, max=10),
+            wait=wait_exponential_jitter(multiplier=0.5, max=10),
             before_sleep=_log_waiting,
             reraise=True,
         ):
@@ -82,6 +89,8 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
     except (AuthenticationError, ProbableAuthenticationError):
         raise BrokerError("KEYWAY_AMQP_URL: RabbitMQ refuses the user or password") from None
     except AMQPError as error:
+        if reason := why_untrusted(error):
+            raise BrokerError(f"KEYWAY_AMQP_URL: RabbitMQ's certificate is not trusted: {reason}") from None
         raise BrokerError(
             f"KEYWAY_AMQP_URL: RabbitMQ refuses the connection: {type(error).__name__}"
         ) from None
@@ -114,7 +123,8 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
 
 def _may_pass(error: BaseException) -> bool:
     refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
-    return isinstance(error, AMQPConnectionError | OSError | TimeoutError) and not isinstance(error, refused)
+    is_away = isinstance(error, AMQPConnectionError | OSError | TimeoutError)
+    return is_away and not isinstance(error, refused) and why_untrusted(error) is None
 
 
 def _log_waiting(state: RetryCallState) -> None:

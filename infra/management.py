@@ -1,5 +1,6 @@
 """RabbitMQ's management HTTP API: users, permissions, vhosts, queues."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -60,6 +61,11 @@ class Management:
                         f"RabbitMQ's management API answers {response.status} to {path}: {reason}"
                     )
                 return await response.json() if response.content_type == "application/json" else None
+        except aiohttp.ClientConnectorCertificateError as error:
+            reason = getattr(error.certificate_error, "verify_message", "")
+            raise BrokerError(
+                f"KEYWAY_AMQP_ADMIN_URL: the management API's certificate is not trusted: {reason}"
+            ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             where = f"{self._base.host}:{self._base.port}"
             raise BrokerError(
@@ -87,9 +93,11 @@ class Management:
 
 @asynccontextmanager
 async def management(settings: Settings) -> AsyncIterator[Management]:
-    """Open a session with the management API."""
+    """Open a session with the management API; by HTTPS, `?cafile=` in its address names who is trusted."""
     url = URL(settings.amqp_admin_url.get_secret_value())
     headers = {"Authorization": aiohttp.encode_basic_auth(url.user or "guest", url.password or "guest")}
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+    trusted = ssl.create_default_context(cafile=url.query.get("cafile"))
+    connector = aiohttp.TCPConnector(ssl=trusted)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         yield Management(session, url.with_user(None).with_path("/"), vhost_of(settings))

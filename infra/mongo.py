@@ -61,6 +61,9 @@ SOCKET_TIMEOUT_MS = 20_000
 #: Seconds between looks for a MongoDB that is not there yet.
 WAIT_RETRY_S = 1.0
 
+#: How OpenSSL says that a certificate is not trusted.
+UNTRUSTED = "certificate verify failed"
+
 log = structlog.get_logger()
 
 #: What `keyway init` creates; the reason for each stands beside it.
@@ -347,7 +350,7 @@ async def wait_for_mongo(mongo: Mongo) -> None:
     """Wait until MongoDB answers, with a log line for each try that fails.
 
     Raises:
-        PlatformError: it refuses the user or password.
+        PlatformError: it refuses the user or password, or its certificate is not trusted.
     """
     while True:
         try:
@@ -357,6 +360,9 @@ async def wait_for_mongo(mongo: Mongo) -> None:
                 f"KEYWAY_MONGO_URL: MongoDB refuses: {error.details and error.details.get('codeName')}"
             ) from None
         except PyMongoError as error:
+            # The driver keeps the cause in its text only.
+            if UNTRUSTED in str(error):
+                raise PlatformError("KEYWAY_MONGO_URL: MongoDB's certificate is not trusted") from None
             log.warning("mongo_unreachable", error=type(error).__name__, retry_in_s=WAIT_RETRY_S)
             await asyncio.sleep(WAIT_RETRY_S)
 

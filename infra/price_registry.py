@@ -2,7 +2,7 @@
 
 from infra.alerts import AlertKind, resolve_alerts
 from infra.errors import NotFoundError, PlatformError
-from infra.mongo import Document, Mongo, Session
+from infra.mongo import Document, Mongo, ReturnDocument, Session
 from infra.prices import Price
 
 
@@ -14,12 +14,15 @@ class PriceRegistry:
         self._mongo = mongo
         self._actor = actor
 
-    async def set(self, model: str, price: Price) -> None:
+    async def set(self, model: str, price: Price) -> Price | None:
         """Set a model's price, for its dated versions too; its `unknown_price` alerts are resolved.
 
         Args:
             model: as the provider names it in its answers, with or without its date.
             price: of a million tokens.
+
+        Returns:
+            The price that was set before; None: none was.
 
         Raises:
             PlatformError: the model's name is empty or very long.
@@ -36,23 +39,33 @@ class PriceRegistry:
         }
         alerts = {"kind": AlertKind.UNKNOWN_PRICE.value, "subject": model}
 
-        async def write(session: Session) -> None:
-            await self._mongo.prices.update_one(
-                {"_id": model}, {"$set": written}, upsert=True, session=session
+        async def write(session: Session) -> Price | None:
+            before = await self._mongo.prices.find_one_and_update(
+                {"_id": model},
+                {"$set": written},
+                upsert=True,
+                return_document=ReturnDocument.BEFORE,
+                session=session,
             )
             await resolve_alerts(self._mongo, alerts, now, session)
+            return None if before is None else Price.from_document(before)
 
-        await self._mongo.transaction(write)
+        return await self._mongo.transaction(write)
 
     async def list(self) -> list[Document]:
         """The prices that were set by hand, by model."""
         return [document async for document in self._mongo.prices.find().sort("_id", 1)]
 
-    async def remove(self, model: str) -> None:
+    async def remove(self, model: str) -> Price:
         """Go by `genai-prices` again for a model.
 
+        Returns:
+            The price that was set.
+
         Raises:
-            NotFoundError: no price was set for it.
+            NotFoundError: none was.
         """
-        if not (await self._mongo.prices.delete_one({"_id": model})).deleted_count:
+        before = await self._mongo.prices.find_one_and_delete({"_id": model})
+        if before is None:
             raise NotFoundError(f"no price was set for {model}; see `keyway prices list`")
+        return Price.from_document(before)

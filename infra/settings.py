@@ -5,8 +5,9 @@ import binascii
 import os
 import secrets
 import socket
+from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,8 +38,12 @@ class EnvironmentSettings(BaseSettings):
         Raises:
             SettingsError: one line that names the first wrong setting and says why; the value is not in it.
         """
+        return cls._read(None)
+
+    @classmethod
+    def _read(cls, secrets_dir: str | None) -> Self:
         try:
-            return cls()
+            return cls(_secrets_dir=secrets_dir)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             name = "_".join(str(part) for part in first["loc"]).upper()
@@ -118,6 +123,15 @@ class Settings(EnvironmentSettings):
     console_secure_cookies: bool = Field(
         default=False, description="Whether browsers reach the console by HTTPS, and send its cookie so only."
     )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address that metrics are served on; by default this machine only."
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port of `/metrics` for Prometheus; 0: any that is free; not set: no metrics are kept.",
+    )
     alert_urls: SecretStr = Field(
         default=SecretStr(""),
         description="Whom alerts are delivered to: addresses of `apprise`, such as `slack://…` or "
@@ -142,6 +156,11 @@ class Settings(EnvironmentSettings):
     alert_ledger_lag_s: float = Field(
         default=60.0, gt=0, description="An alert when an event waits for accounting for so many seconds."
     )
+    secrets_dir: str = Field(
+        default="",
+        description="Folder of files named like settings, such as `keyway_master_keys`; each counts where "
+        "the environment does not have its setting.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
     )
@@ -154,14 +173,18 @@ class Settings(EnvironmentSettings):
     def _has_scheme(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         allowed = SCHEMES[info.field_name or ""]
         try:
-            scheme = urlsplit(value.get_secret_value()).scheme
+            parts = urlsplit(value.get_secret_value())
         except ValueError:
             # Its own text repeats the address, and with it the password.
             raise ValueError("not an address") from None
-        if scheme not in allowed:
+        if parts.scheme not in allowed:
             raise ValueError(
                 f"expected an address that begins with {' or '.join(f'{s}://' for s in allowed)}"
             )
+        for certificates in parse_qs(parts.query).get("cafile", []):
+            # The driver would take it for a broker that is away.
+            if not Path(certificates).is_file():
+                raise ValueError(f"there is no file {certificates}, which cafile names")
         return value
 
     @field_validator("master_keys", mode="before")
@@ -194,3 +217,21 @@ class Settings(EnvironmentSettings):
         if wrong := sorted(lane for lane in lanes if not is_automation_id(lane)):
             raise ValueError(f"{wrong[0]!r} is not an automation's id")
         return lanes
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment, and the files of the folder that `KEYWAY_SECRETS_DIR` names.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: one line that names the first wrong setting and says why; the value is not in it.
+        """
+        folder = os.environ.get("KEYWAY_SECRETS_DIR", "")
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: there is no folder {folder}")
+        try:
+            return cls._read(folder or None)
+        except OSError as error:
+            raise SettingsError(f"KEYWAY_SECRETS_DIR: {error.filename}: {error.strerror}") from None

@@ -79,6 +79,7 @@ async def world(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[World]
 async def shared(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One running Keyway for all tests that bring automations of their own: accounting and two workers."""
     async with new_world(backing, tmp_path_factory.mktemp("shared")) as fresh:
+        fresh.environment["KEYWAY_METRICS_PORT"] = "0"
         await fresh.start_accounting()
         await fresh.start_worker()
         await fresh.start_worker()

@@ -211,7 +211,7 @@ class World:
         """The AMQP address for a user; by default for an automation with the token that it was added with."""
         where = urlsplit(self.settings.amqp_url.get_secret_value())
         password = (token or self.tokens[user]).get_secret_value()
-        return f"amqp://{user}:{password}@{where.hostname}:{where.port}{where.path}"
+        return where._replace(netloc=f"{user}:{password}@{where.hostname}:{where.port}").geturl()
 
     @asynccontextmanager
     async def client(self, automation: str) -> AsyncIterator[Keyway]:

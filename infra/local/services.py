@@ -33,6 +33,13 @@ class ServiceSpec:
     #: Seconds that it has to stop.
     grace_s: float = GRACE_S
 
+    @property
+    def names(self) -> list[str]:
+        """What its processes are called."""
+        return (
+            [self.kind] if self.count == 1 else [f"{self.kind}-{number + 1}" for number in range(self.count)]
+        )
+
 
 def keyway_services(workers: int) -> tuple[ServiceSpec, ...]:
     """The services of production: so many generation workers, accounting, leasing, and the console."""
@@ -54,8 +61,8 @@ def simulator(port: int) -> ServiceSpec:
 class Service:
     """One process of a service."""
 
-    def __init__(self, spec: ServiceSpec, number: int, environment: Mapping[str, str], logs: Path) -> None:
-        self.name = spec.kind if spec.count == 1 else f"{spec.kind}-{number}"
+    def __init__(self, spec: ServiceSpec, name: str, environment: Mapping[str, str], logs: Path) -> None:
+        self.name = name
         self.kind = spec.kind
         self._spec = spec
         self._child = Child(self.name, spec.command, environment, logs / f"{self.name}.log")

@@ -39,6 +39,8 @@ RABBITMQ_PORTS: dict[str, int | None] = {
 MONGOD_PORTS: dict[str, int | None] = {"mongod": 27017}
 SIMULATOR_PORTS: dict[str, int | None] = {"simulator": 8089}
 CONSOLE_PORTS: dict[str, int | None] = {CONSOLE: 8080}
+#: The first of the ports for metrics; the others follow.
+METRICS_PORT = 9464
 #: Addresses that are all of a machine's: by loopback they are reached too.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nothing listens there by this
 
@@ -56,6 +58,8 @@ class StackInfo:
     simulator_url: str | None
     #: The console; None when there is none.
     console_url: str | None = None
+    #: Where each process of the services serves its metrics, by its name.
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def amqp_url(self) -> SecretStr:
@@ -75,7 +79,8 @@ class StackInfo:
     @classmethod
     def of(cls, home: Home, state: StackState) -> "StackInfo":
         """The stack that `state` describes, for a process that did not start it."""
-        return cls({**_from_outside(), **environment_of(home, state)}, state.simulator_url, state.console_url)
+        environment = {**_from_outside(), **environment_of(home, state)}
+        return cls(environment, state.simulator_url, state.console_url, state.metrics_urls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,8 @@ class Stack:
         self._backing: list[Part] = []
         self._services: list[Part] = []
         self._init: Child | None = None
-        self._console_port: str | None = None
+        #: What each process of the services listens on, by its name, as settings.
+        self._listening: dict[str, dict[str, str]] = {}
         self._state = StackState(supervisor_started=leftovers.started_at(os.getpid()) or 0)
 
     async def start(self) -> StackInfo:
@@ -140,8 +146,6 @@ class Stack:
             info = self._plan()
             await self._bring_up(self._backing)
             environment = _service_environment(self._home, info)
-            if self._console_port is not None:
-                environment["KEYWAY_CONSOLE_PORT"] = self._console_port
             if self._layout.init:
                 await self._run_init(environment)
             for spec in self._layout.services:
@@ -204,9 +208,11 @@ class Stack:
             environment = with_bytecode(os.environ, self._home)
             self._backing += self._processes(simulator(ports["simulator"]), environment)
             found["simulator_url"] = f"http://{LOOPBACK}:{ports['simulator']}"
+        self._place_services(ports)
         if CONSOLE in ports:
-            found["console_url"] = self._place_console(ports[CONSOLE])
-        self._state = self._state.model_copy(update=found)
+            found["console_url"] = _address("CONSOLE", ports[CONSOLE])
+        urls = {name: f"{_address('METRICS', ports[_metrics_of(name)])}/metrics" for name in self._names()}
+        self._state = self._state.model_copy(update={**found, "metrics_urls": urls})
         return StackInfo.of(self._home, self._state)
 
     def _choose_ports(self) -> dict[str, int]:
@@ -216,7 +222,8 @@ class Stack:
             **({} if has_rabbitmq else RABBITMQ_PORTS),
             **({} if has_mongodb else MONGOD_PORTS),
             **(SIMULATOR_PORTS if self._layout.simulator else {}),
-            **(CONSOLE_PORTS if any(spec.kind == CONSOLE for spec in self._layout.services) else {}),
+            **(CONSOLE_PORTS if CONSOLE in self._names() else {}),
+            **{_metrics_of(name): METRICS_PORT + number for number, name in enumerate(self._names())},
         }
         if not self._layout.usual_ports:
             usual = dict.fromkeys(usual)
@@ -224,16 +231,22 @@ class Stack:
         self._home.remember_ports(ports)
         return ports
 
-    def _place_console(self, port: int) -> str:
-        """Have the console listen on its port, and say where it is reached."""
-        self._console_port = str(port)
-        host = os.environ.get("KEYWAY_CONSOLE_HOST") or LOOPBACK
-        if host in EVERYWHERE:
-            host = LOOPBACK
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def _names(self) -> list[str]:
+        """What the processes of the services are called."""
+        return [name for spec in self._layout.services for name in spec.names]
+
+    def _place_services(self, ports: Mapping[str, int]) -> None:
+        """Have each process of the services listen on its ports."""
+        for name in self._names():
+            self._listening[name] = {"KEYWAY_METRICS_PORT": str(ports[_metrics_of(name)])}
+        if CONSOLE in ports:
+            self._listening[CONSOLE]["KEYWAY_CONSOLE_PORT"] = str(ports[CONSOLE])
 
     def _processes(self, spec: ServiceSpec, environment: Mapping[str, str]) -> list[Service]:
-        return [Service(spec, number + 1, environment, self._home.logs) for number in range(spec.count)]
+        return [
+            Service(spec, name, {**environment, **self._listening.get(name, {})}, self._home.logs)
+            for name in spec.names
+        ]
 
     async def _bring_up(self, parts: Iterable[Part]) -> None:
         try:
@@ -270,6 +283,19 @@ class Stack:
     def _publish(self) -> None:
         self._state = self._state.model_copy(update={"pids": self.pids()})
         write_state(self._home, self._state)
+
+
+def _metrics_of(name: str) -> str:
+    """Under which name the port for a process' metrics is remembered."""
+    return f"{name}.metrics"
+
+
+def _address(what: str, port: int) -> str:
+    """Where something is reached that listens at `KEYWAY_<what>_HOST`."""
+    host = os.environ.get(f"KEYWAY_{what}_HOST") or LOOPBACK
+    if host in EVERYWHERE:
+        host = LOOPBACK
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _from_outside() -> dict[str, str]:

@@ -19,6 +19,8 @@ class StackState(BaseModel):
     amqp_admin_url: str | None = None
     mongo_url: str | None = None
     console_url: str | None = None
+    #: Where each process of the services serves its metrics, by its name.
+    metrics_urls: dict[str, str] = {}
     #: The provider's stand-in; its API lies below `/v1`.
     simulator_url: str | None = None
     #: By kind: generation, accounting, leasing, console, rabbitmq, mongod, simulator, supervisor.

@@ -26,7 +26,7 @@ from tests.bench.worker_cpu import IN_FLIGHT, accounted
 from tests.harness import World
 
 AUTOMATIONS = 20
-CAPACITY_REQUESTS = 4000
+CAPACITY_REQUESTS = 2000
 MINUTES, SHARE, WINDOW_S = 30.0, 0.7, 30.0
 MEMORY = Goal("soak: worker's memory, last third to second third", 1.05)
 LATENCY = Goal("soak: p50, last third to second third", 1.2)

@@ -15,7 +15,9 @@ from tests.console import Console
 class SignIn(Protocol):
     """Signs an operator in, in a browser of their own."""
 
-    async def __call__(self, username: str, *, width: int = 1280, dark: bool = False) -> Tab: ...
+    async def __call__(
+        self, username: str, *, width: int = 1280, dark: bool = False, zone: str | None = None
+    ) -> Tab: ...
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +29,13 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def _tab(browser: Browser, console: Console, width: int, *, dark: bool) -> AsyncIterator[Tab]:
+async def _tab(
+    browser: Browser, console: Console, width: int, *, dark: bool, zone: str | None = None
+) -> AsyncIterator[Tab]:
     context = await browser.new_context(
-        viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light"
+        viewport={"width": width, "height": 844},
+        color_scheme="dark" if dark else "light",
+        timezone_id=zone,
     )
     page = await context.new_page()
     page.set_default_timeout(30_000)
@@ -50,8 +56,10 @@ async def new_tab(browser: Browser, console: Console) -> AsyncIterator[Tab]:
 async def sign_in(browser: Browser, console: Console) -> AsyncIterator[SignIn]:
     async with AsyncExitStack() as stack:
 
-        async def signed_in(username: str, *, width: int = 1280, dark: bool = False) -> Tab:
-            tab = await stack.enter_async_context(_tab(browser, console, width, dark=dark))
+        async def signed_in(
+            username: str, *, width: int = 1280, dark: bool = False, zone: str | None = None
+        ) -> Tab:
+            tab = await stack.enter_async_context(_tab(browser, console, width, dark=dark, zone=zone))
             await tab.sign_in(username)
             return tab
 

@@ -11,12 +11,16 @@ from typing import Any
 from pydantic import SecretStr
 
 from contracts import KeywayError
+from infra.money import nanousd
 from tests.builders import ledger_row
 from tests.collector import Collector
 from tests.harness import World
 from workers.accounting.totals import total_updates
+from workers.budgets.budget import WINDOWS
+from workers.budgets.registry import BudgetRegistry, Subject
 from workers.console.access.audit import AuditLog
 from workers.console.access.operators import Operators, Role
+from workers.console.budget_changes import BudgetChanges
 from workers.keys.key import Limits
 
 PASSWORD = SecretStr("correct horse battery staple")
@@ -51,6 +55,20 @@ KEYS: tuple[tuple[str, str, Limits, dict[str, Any]], ...] = (
     ("support-replies", "Night shift", Limits(90, 60_000), CALM),
     ("ticket-search", "Primary", Limits(600, 500_000), {"latency_ms": 60}),
 )
+#: USD that automations may spend a day and a month.
+BUDGETS: dict[str, tuple[str | None, str | None]] = {
+    "campaign-mails": ("1.50", "25"),
+    "invoice-reader": ("0.75", None),
+    "product-texts": ("2", "18"),
+    "review-sorter": ("0.80", "12"),
+    "support-replies": ("0.25", "4"),
+}
+#: Keys that are lent: automation, alias, model, tokens, and how many are reported.
+LENT = (
+    ("review-sorter", "Spare", "gpt-4o-mini", 20_000, 4_310),
+    ("ticket-search", "Primary", None, 5_000, 0),
+)
+ANN = "console:ann"
 USERS = ("anna@example.org", "ben@example.org", "carla@example.org", "shop-frontend", "crm")
 
 
@@ -66,20 +84,54 @@ async def seed(world: World) -> None:
         await world.add_key(automation, alias, script, limits=limits)
     reason = "no night shift this week"
     await world.keys.set_status("support-replies", "Night shift", "disabled", reason)
-    await _write_audit_log(world, reason)
     await _write_books(world)
+    await _set_budgets(world)
+    await _lend_keys(world)
+    await _write_audit_log(world, reason)
+
+
+async def _set_budgets(world: World) -> None:
+    budgets = BudgetChanges(BudgetRegistry(world.mongo, ANN), AuditLog(world.mongo), ANN)
+    for automation, (daily, monthly) in BUDGETS.items():
+        for window, limit in zip(WINDOWS, (daily, monthly), strict=True):
+            if limit is not None:
+                await budgets.set(Subject(automation), window, nanousd(limit))
+    await budgets.set(Subject("support-replies", key="Night shift"), "day", nanousd("0.25"), hard=False)
+    await budgets.set(Subject("support-replies", user="crm"), "month", nanousd("0.60"), soft_percent=50)
+
+
+async def _lend_keys(world: World) -> None:
+    """Keys that two automations have for a while."""
+    now = datetime.now(UTC)
+    for automation, alias, model, tokens, reported in LENT:
+        key = await world.key(automation, alias)
+        await world.provisioner.change(automation, {"allow_leases": True}, actor=ANN)
+        lease = {
+            "_id": f"lease-{secrets.token_hex(12)}",
+            "automation_id": automation,
+            "key_id": key["_id"],
+            "key_alias": alias,
+            "model": model,
+            "tokens": tokens,
+            "status": "open",
+            "reports": 1 if reported else 0,
+            "reported_tokens": reported,
+            "granted_at": now - timedelta(minutes=4),
+            "expires_at": now + timedelta(minutes=26),
+        }
+        await world.mongo.leases.insert_one(lease)
 
 
 async def _write_audit_log(world: World, reason: str) -> None:
     """What the console would have noted of the changes above."""
     audit = AuditLog(world.mongo)
     await audit.write("cli:root", "operator.added", "ann", after={"role": "admin"})
-    await audit.write("console:ann", "operator.added", "victor", after={"role": "viewer"})
+    await audit.write(ANN, "operator.added", "victor", after={"role": "viewer"})
     for name in AUTOMATIONS:
-        await audit.write("console:ann", "automation.added", name, after={"deadline_s": 600})
+        await audit.write(ANN, "automation.added", name, after={"deadline_s": 600})
     before, after = {"status": "active"}, {"status": "disabled", "reason": reason}
     target = "support-replies/Night shift"
-    await audit.write("console:ann", "key.disabled", target, before=before, after=after)
+    await audit.write(ANN, "key.disabled", target, before=before, after=after)
 
 
 async def _write_books(world: World) -> None:
@@ -155,7 +207,7 @@ async def trouble(world: World) -> None:
         for number in range(3):
             await collector.ask(f"order-{4711 + number}", b'{"path": "/chat/complete", "body": {}}')
         await collector.ask(f"promo-{secrets.token_hex(2)}", b"not json at all")
-    await world.provisioner.set_paused("ticket-search", paused=True, actor="console:ann")
+    await world.provisioner.set_paused("ticket-search", paused=True, actor=ANN)
     before, after = {"paused": False}, {"paused": True}
     audit = AuditLog(world.mongo)
-    await audit.write("console:ann", "automation.changed", "ticket-search", before=before, after=after)
+    await audit.write(ANN, "automation.changed", "ticket-search", before=before, after=after)

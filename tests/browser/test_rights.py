@@ -7,7 +7,8 @@ from infra.mongo import Document
 from tests.browser.conftest import SignIn
 from tests.browser.tab import Tab
 from tests.console import ADMIN, CHAT, VIEWER, Console
-from tests.harness import eventually
+from tests.harness import ACTOR, eventually
+from workers.budgets.registry import BudgetRegistry, Subject
 from workers.console.access.operators import Operators, Role
 
 pytestmark = pytest.mark.timeout(900)
@@ -17,7 +18,17 @@ ADMINS_PAGES = ("operators", "audit")
 #: Words of buttons that change something.
 CHANGES = (
     *("Add", "Import", "Disable", "Enable", "Check", "Pause", "Resume", "Empty"),
-    *("Replay", "Drop", "Reveal", "Remove", "Rotate token", "Settings", "Change limits"),
+    *(
+        "Replay",
+        "Drop",
+        "Reveal",
+        "Remove",
+        "Rotate token",
+        "Settings",
+        "Change limits",
+        "Set a budget",
+        "Change:",
+    ),
 )
 #: Sends an event of a page's table as its own buttons would.
 FORGE = """([name, key]) => {
@@ -58,6 +69,12 @@ async def test_a_viewer_sees_everything_and_changes_nothing(console: Console, si
     await expect(tab.dialog()).to_contain_text("Its status has never changed.")
     for name in CHANGES:
         assert await tab.dialog().get_by_role("button", name=name).count() == 0, name
+    await BudgetRegistry(console.world.mongo, ACTOR).set(Subject(bot), "day", 1)
+    await tab.open(f"automations?text={bot}")
+    await tab.button(bot).click()
+    await expect(tab.dialog()).to_contain_text("stops calls when spent")
+    for name in CHANGES:
+        assert await tab.dialog().get_by_role("button", name=name).count() == 0, name
 
 
 async def test_a_page_left_open_does_no_more_than_its_operator_may_now(
@@ -74,6 +91,21 @@ async def test_a_page_left_open_does_no_more_than_its_operator_may_now(
     await tab.page.evaluate(FORGE, ["disable", key["_id"]])
     await tab.page.wait_for_url("**/console/sign-in")
     assert (await console.world.key(bot, "Primary"))["status"] == "active"
+
+
+async def test_a_page_that_the_console_no_longer_knows_is_loaded_anew(
+    console: Console, sign_in: SignIn
+) -> None:
+    tab = await sign_in(VIEWER)
+    await tab.open("keys")
+    await tab.page.evaluate("""() => {
+      window.isOld = true;
+      window.socket.io.opts.query.client_id = "00000000-0000-4000-8000-000000000000";
+      window.socket.disconnect().connect();
+    }""")
+    await tab.page.wait_for_function("!window.isOld && window.did_handshake")
+    await expect(tab.page.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
+    tab.errors.clear()  # the browser itself notes the refusals
 
 
 async def test_an_admin_disables_and_enables_a_key(console: Console, sign_in: SignIn) -> None:
@@ -94,6 +126,8 @@ async def test_text_from_outside_is_shown_as_text(console: Console, sign_in: Sig
         await keyway.generate("/chat/completions", CHAT, user=MARKUP)
     await world.accounted(bot, 1)
     await world.keys.set_status(bot, MARKUP, "disabled", MARKUP)
+    for subject in (Subject(bot, key=MARKUP), Subject(bot, user=MARKUP)):
+        await BudgetRegistry(world.mongo, ACTOR).set(subject, "day", 1)
     tab = await sign_in(ADMIN)
 
     async def assert_harmless(where: str) -> None:
@@ -105,6 +139,16 @@ async def test_text_from_outside_is_shown_as_text(console: Console, sign_in: Sig
     await tab.row(bot).get_by_role("button", name=MARKUP).click()
     await expect(tab.dialog()).to_contain_text(f"{MARKUP} · by test")
     await assert_harmless("keys")
+    await tab.open(f"automations?text={bot}")
+    await tab.button(bot).click()
+    for text in (f"Daily · key {MARKUP}", f"Daily · user {MARKUP}"):
+        await expect(tab.dialog()).to_contain_text(text)
+    await tab.press("Set a budget")
+    await tab.dialog().get_by_label("Whose").click()
+    await tab.page.get_by_role("option", name="One of its keys").click()
+    await tab.dialog().get_by_label("Key").click()
+    await expect(tab.page.get_by_role("option", name=MARKUP)).to_be_visible()
+    await assert_harmless("budgets")
     await tab.open(f"requests?automation={bot}")
     await expect(tab.row(bot)).to_contain_text(MARKUP)
     await tab.row(bot).get_by_role("button").click()

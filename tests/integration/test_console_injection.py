@@ -18,6 +18,8 @@ FILTERS = {
     "/api/requests": ("automation_id", "request_id", "user_id", "status", "outcome", "since", "before"),
     "/api/dead-letters": ("automation_id", "reason", "request_id"),
     "/api/audit": ("target", "actor", "before"),
+    "/api/budgets": ("automation_id",),
+    "/api/leases": ("automation_id", "key_id"),
 }
 
 

@@ -2,13 +2,17 @@
 
 import json
 import secrets
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from contracts.errors import NoUsableKeyError
+from tests.builders import ledger_row
 from tests.console import CHAT, Console
 from tests.harness import eventually
+from workers.console.key_table import SPARKED, KeyTable
+from workers.keys.facts import KeyFilter, find_keys
 
 
 def api_key() -> str:
@@ -174,3 +178,26 @@ async def test_a_key_that_the_provider_refuses_is_seen_to_flip(console: Console)
     alerts = [a for a in await console.viewer.get("/api/alerts") if a["subject"] == key_id]
     assert [(a["kind"], a["severity"], a["automation_id"]) for a in alerts] == [("key_error", "warning", bot)]
     assert alerts[0]["delivery"] in {"waiting", "no_target"}  # nobody is to be told here
+
+
+async def test_a_keys_line_is_drawn_from_its_last_calls_that_succeeded(console: Console) -> None:
+    world, bot = console.world, await console.world.add_automation()
+    ids = [await world.add_key(bot, alias) for alias in ("Primary", "Backup")]
+    now = await world.mongo.server_time()
+    calls = [*((ids[0], minutes, "ok") for minutes in range(SPARKED + 5, 0, -1)), (ids[0], 70, "ok"),
+             (ids[0], 2, "timeout"), (ids[1], 3, "ok")]  # fmt: skip
+    await world.mongo.usage.insert_many(
+        ledger_row(
+            event_id=f"r-{number}:1",
+            request_id=f"r-{number}",
+            automation_id=bot,
+            key_id=key_id,
+            outcome=outcome,
+            latency_ms=minutes if outcome == "ok" else 9999,
+            occurred_at=now - timedelta(minutes=minutes),
+        )
+        for number, (key_id, minutes, outcome) in enumerate(calls)
+    )
+    views = await find_keys(world.mongo, KeyFilter(bot), most=None)
+    drawn = await KeyTable(world.mongo).sparklines(views)
+    assert drawn == {ids[0]: list(range(SPARKED, 0, -1)), ids[1]: [3]}

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.console import Console, open_console
 from tests.harness import World
 
@@ -16,6 +18,7 @@ CHECKS = (
 OWN_RIGHTS = "^/api/(operators|tokens|session)"
 
 
+@pytest.mark.timeout(480)  # twice the time that the program below is given
 async def test_no_answer_is_undeclared_or_a_servers_error(world: World, tmp_path: Path) -> None:
     await world.add_key(await world.add_automation(), "Primary")
     async with open_console(world) as console:

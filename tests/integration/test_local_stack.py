@@ -289,6 +289,11 @@ async def test_up_status_and_down_as_a_script_uses_them(keyway: Keyway) -> None:
     services = {"generation", "accounting", "leasing", "console"}
     assert state["pids"].keys() == {"supervisor", "simulator", *services}
     await assert_the_first_operator_may_sign_in(state["console_url"], err, keyway.home)
+    assert state["metrics_urls"].keys() == services
+    for name, url in state["metrics_urls"].items():
+        assert f"metrics     {url} ({name})" in err
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert "process_cpu_seconds_total" in await response.text()
 
     code, out, _ = await keyway("status")
     assert code == 0

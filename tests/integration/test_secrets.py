@@ -91,19 +91,3 @@ async def test_a_ciphertext_that_is_moved_to_another_key_opens_nothing_and_blame
             await keyway.generate("/moderations", input="hello", timeout=20)
     assert (await shared.key(bot, "Backup"))["status"] == "active"
     assert {call["key"] for call in await shared.journal(bot)} == {f"{bot}-Primary"}
-
-
-async def test_keys_are_re_encrypted_under_a_new_master_key_and_still_serve(world: World) -> None:
-    bot = await world.add_automation()
-    await world.add_key(bot, "Primary")
-    old = world.environment["KEYWAY_MASTER_KEYS"]
-    both = {"KEYWAY_MASTER_KEYS": f"new:{'bmV3LW1hc3Rlci1rZXktZm9yLXRlc3RzLTMyLWJ5dGU='},{old}"}
-    status, _, stderr = await world.cli("keys", "re-encrypt", **both)
-    assert status == 0, stderr
-    assert "1 keys" in stderr
-    document = await world.mongo.keys.find_one({"automation_id": bot})
-    assert document is not None
-    assert document["secret"]["master_key"] == "new"
-    await world.start_worker(KEYWAY_MASTER_KEYS=both["KEYWAY_MASTER_KEYS"].partition(",")[0])
-    async with world.client(bot) as keyway:
-        assert (await keyway.generate("/moderations", input="hello")).status == "succeeded"

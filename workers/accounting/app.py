@@ -24,6 +24,7 @@ from infra.duty import Duty
 from infra.group_commit import GroupCommit
 from infra.lanes import QueueWatch
 from infra.management import management
+from infra.metrics import exposed_metrics
 from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
@@ -32,9 +33,12 @@ from infra.settings import Settings
 from infra.telemetry import configure_logging, configure_tracing
 from infra.trace_headers import trace_ids
 from workers.accounting.delivery import deliver_alerts
+from workers.accounting.fleet import FleetReader
+from workers.accounting.fleet_metrics import FleetMetrics
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.leases import Refused, Report
 from workers.accounting.ledger import Applied, Entry, Ledger
+from workers.accounting.metrics import LedgerMetrics
 from workers.accounting.watch import Watch, thresholds_of
 
 log = structlog.get_logger()
@@ -65,10 +69,12 @@ async def run(settings: Settings) -> None:
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
+        exposition = await stack.enter_async_context(exposed_metrics(settings, "accounting"))
+        metrics = None if exposition is None else LedgerMetrics(exposition)
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "accounting")
+        broker, connection = await connect_broker(settings, "accounting", metrics=exposition)
         if tracing.is_on:
             from workers.accounting.tracing import spans_of_bookings  # noqa: PLC0415  # it takes a while
 
@@ -80,10 +86,13 @@ async def run(settings: Settings) -> None:
         admin = await stack.enter_async_context(management(settings))
         duty = Duty(mongo, "alerts", settings.worker_id)
         every_s = settings.alert_every_s
-        watch = Watch(mongo, QueueWatch(admin), duty, thresholds_of(settings), every_s=every_s)
-        ledger = Ledger(mongo)
+        queues = QueueWatch(admin)
+        watch = Watch(mongo, queues, duty, thresholds_of(settings), every_s=every_s)
+        ledger = Ledger(mongo, metrics)
         heartbeats = Heartbeats(mongo)
-        _subscribe(broker, ledger, heartbeats, dead)
+        _subscribe(broker, ledger, heartbeats, dead, metrics)
+        if exposition is not None:
+            FleetMetrics(exposition, FleetReader(mongo, queues))
         app = FastStream(broker, logger=None)
         housekeeping: list[asyncio.Task[None]] = []
 
@@ -95,6 +104,8 @@ async def run(settings: Settings) -> None:
             housekeeping.append(asyncio.create_task(duty.keep()))
             housekeeping.append(asyncio.create_task(watch.keep()))
             housekeeping.append(asyncio.create_task(deliver_alerts(mongo, duty, targets)))
+            if exposition is not None:
+                housekeeping.append(asyncio.create_task(queues.keep()))
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -109,17 +120,28 @@ async def run(settings: Settings) -> None:
         await app.run()
 
 
-def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dead: AbstractExchange) -> None:
+def _subscribe(
+    broker: RabbitBroker,
+    ledger: Ledger,
+    heartbeats: Heartbeats,
+    dead: AbstractExchange,
+    metrics: LedgerMetrics | None,
+) -> None:
     """Take events as they come, write them in batches, and acknowledge each when it is in the ledger."""
     commit: GroupCommit[Entry, Applied] = GroupCommit(
         ledger.apply, max_batch=MAX_BATCH, enough=MAX_BATCH, gather_s=GATHER_S
     )
     queue = RabbitQueue(names.ACCOUNTING_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
 
+    async def refuse(message: RabbitMessage, reason: str) -> None:
+        await _dead_letter(dead, message, reason)
+        if metrics is not None:
+            metrics.refused(message.raw_message.type)
+
     async def book(message: RabbitMessage, entry: UsageRecorded | Report) -> None:
         applied = await commit.submit(entry)
         if isinstance(applied, Refused):
-            await _dead_letter(dead, message, applied.reason)
+            await refuse(message, applied.reason)
         elif not applied:
             request_id = entry.request_id if isinstance(entry, UsageRecorded) else entry.lease_id
             log.info(
@@ -139,7 +161,7 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
             if raw.routing_key != names.event_routing_key(raw.type or "", automation_id):
                 # The broker vouches for the routing key, and for nothing else of what an automation sends.
                 reason = f"type {raw.type!r} does not go with routing key {raw.routing_key!r}"
-                await _dead_letter(dead, message, reason)
+                await refuse(message, reason)
             elif raw.type == names.USAGE_RECORDED:
                 await book(message, UsageRecorded.model_validate_json(raw.body))
             elif raw.type == names.USAGE_REPORTED:
@@ -147,11 +169,11 @@ def _subscribe(broker: RabbitBroker, ledger: Ledger, heartbeats: Heartbeats, dea
             elif raw.type == names.HEARTBEAT:
                 heartbeats.note(automation_id, Heartbeat.model_validate_json(raw.body))
             else:
-                await _dead_letter(dead, message, f"no use for messages of type {raw.type!r}")
+                await refuse(message, f"no use for messages of type {raw.type!r}")
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            await _dead_letter(dead, message, f"{where}: {first['msg']}")
+            await refuse(message, f"{where}: {first['msg']}")
         await message.ack()
 
 

@@ -21,6 +21,7 @@ from infra.totals import total_id
 from workers.accounting.budgets import count_spending, note_spending
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
+from workers.accounting.metrics import LedgerMetrics
 from workers.accounting.placing import Placed, candidates, place
 from workers.accounting.totals import total_updates
 from workers.keys.checks import ask_for_checks
@@ -75,9 +76,10 @@ class _Batch:
 class Ledger:
     """Applies usage events to the books."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        """Take the database."""
+    def __init__(self, mongo: Mongo, metrics: LedgerMetrics | None = None) -> None:
+        """Take the database, and what counts."""
         self._mongo = mongo
+        self._metrics = metrics
 
     async def apply(self, entries: Sequence[Entry]) -> Sequence[Applied]:
         """Apply a batch, however long MongoDB is away.
@@ -93,6 +95,8 @@ class Ledger:
             except PyMongoError as error:
                 log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
+        if self._metrics is not None:
+            self._metrics.booked(batch.placed.added, len(batch.placed.replaced), now)
         with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses
             await count_spending(self._mongo, batch.placed.added, now)
             await self._end_leases(batch)

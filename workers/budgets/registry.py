@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from infra.alerts import resolve_alerts
 from infra.errors import NotFoundError, PlatformError
@@ -34,6 +35,12 @@ class Subject:
     automation_id: str
     key: str | None = None
     user: str | None = None
+
+    @classmethod
+    def of(cls, budget: Budget) -> Self:
+        """Whose a budget is."""
+        key = budget.label if budget.scope == "key" else None
+        return cls(budget.automation_id, key, budget.subject if budget.scope == "user" else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,19 @@ class BudgetRegistry:
         await announce(self._mongo, subject.automation_id, f"{budget.name} set", self._actor)
         return budget
 
+    async def find(self, subject: Subject, window: Window) -> Budget | None:
+        """A budget, as its document says; None: it is not set.
+
+        Raises:
+            NotFoundError: there is no such automation or key.
+        """
+        scope, subject_id, _ = await self._find(subject)
+        identity = budget_id(scope, window, subject.automation_id, subject_id)
+        document = await self._mongo.budgets.find_one({"_id": identity})
+        if document is None:
+            return None
+        return Budget.from_document(document, (await self._mongo.server_time()).timestamp())
+
     async def list(self, automation_id: str | None = None) -> Sequence[Standing]:
         """Budgets, of one automation or of all, with what is spent of them by the books.
 
@@ -133,8 +153,19 @@ class BudgetRegistry:
         """
         if automation_id is not None:
             await self._find(Subject(automation_id))
+        return await self.standings({} if automation_id is None else {"automation_id": automation_id})
+
+    async def standings(self, wanted: Document) -> Sequence[Standing]:
+        """Budgets with what is spent of them by the books, by automation.
+
+        Args:
+            wanted: which, by fields of their documents.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
         now = (await self._mongo.server_time()).timestamp()
-        budgets = await self._budgets(automation_id, now)
+        budgets = await self._budgets(wanted, now)
         places = [(budget, period_at(budget.window, now)) for budget in budgets]
         sums = await spent_by_books(self._mongo, places)
         return [
@@ -170,11 +201,11 @@ class BudgetRegistry:
             PyMongoError: MongoDB is away or refused.
         """
         now: datetime = await self._mongo.server_time()
-        await set_to_books(self._mongo, await self._budgets(automation_id, now.timestamp()), now)
+        wanted = {} if automation_id is None else {"automation_id": automation_id}
+        await set_to_books(self._mongo, await self._budgets(wanted, now.timestamp()), now)
 
-    async def _budgets(self, automation_id: str | None, now: float) -> Sequence[Budget]:
-        query = {} if automation_id is None else {"automation_id": automation_id}
-        found = self._mongo.budgets.find(query).sort([("automation_id", 1), ("_id", 1)])
+    async def _budgets(self, wanted: Document, now: float) -> Sequence[Budget]:
+        found = self._mongo.budgets.find(wanted).sort([("automation_id", 1), ("_id", 1)])
         return [Budget.from_document(document, now) async for document in found]
 
     async def _find(self, subject: Subject) -> tuple[Scope, str, str]:

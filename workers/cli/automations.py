@@ -52,8 +52,8 @@ def add(
     limits = limits_of(daily_budget_usd, monthly_budget_usd)
 
     async def work() -> str:
-        async with platform() as p, p.provisioner() as provisioner:
-            token = await provisioner.add(name, actor=p.actor, settings=settings)
+        async with platform() as p, p.automation_changes() as changes:
+            token = await changes.add(name, settings)
             await set_budgets(p, name, limits)
             return token.get_secret_value()
 
@@ -137,9 +137,9 @@ def set_(
         raise typer.BadParameter(f"name at least one of {options}")
 
     async def work() -> None:
-        async with platform() as p, p.provisioner() as provisioner:
+        async with platform() as p, p.automation_changes() as changes:
             if settings:
-                await provisioner.change(name, settings, actor=p.actor)
+                await changes.change(name, settings)
             await set_budgets(p, name, limits)
 
     run(work())
@@ -149,25 +149,25 @@ def set_(
 @app.command()
 def disable(name: Name) -> None:
     """Switch an automation off: its requests are answered with `automation_disabled`."""
-    _switch(name, enabled=False)
+    _change(name, {"enabled": False}, "disabled")
 
 
 @app.command()
 def pause(name: Name) -> None:
     """Leave an automation's requests in their queue; what workers have in hand is finished."""
-    _pause(name, paused=True)
+    _change(name, {"paused": True}, "paused")
 
 
 @app.command()
 def resume(name: Name) -> None:
     """Serve an automation's requests again."""
-    _pause(name, paused=False)
+    _change(name, {"paused": False}, "resumed")
 
 
 @app.command()
 def enable(name: Name) -> None:
     """Switch an automation on again."""
-    _switch(name, enabled=True)
+    _change(name, {"enabled": True}, "enabled")
 
 
 def _settings(
@@ -186,19 +186,10 @@ def _settings(
     return settings
 
 
-def _pause(name: str, *, paused: bool) -> None:
+def _change(name: str, fields: dict[str, int | None], done: str) -> None:
     async def work() -> None:
-        async with platform() as p, p.provisioner() as provisioner:
-            await provisioner.set_paused(name, paused=paused, actor=p.actor)
+        async with platform() as p, p.automation_changes() as changes:
+            await changes.change(name, fields)
 
     run(work())
-    err.print(f"{name} is {'paused' if paused else 'resumed'}.")
-
-
-def _switch(name: str, *, enabled: bool) -> None:
-    async def work() -> None:
-        async with platform() as p, p.provisioner() as provisioner:
-            await provisioner.set_enabled(name, enabled=enabled, actor=p.actor)
-
-    run(work())
-    err.print(f"{name} is {'enabled' if enabled else 'disabled'}.")
+    err.print(f"{name} is {done}.")

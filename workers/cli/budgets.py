@@ -51,7 +51,7 @@ def set_(
 
     async def work() -> list[str]:
         async with platform() as p:
-            budgets = BudgetRegistry(p.mongo, p.actor)
+            budgets = p.budget_changes()
             return [
                 (await budgets.set(subject, window, limit, soft_percent=soft_percent, hard=hard)).name
                 for window, limit in limits.items()
@@ -108,7 +108,7 @@ def remove(
 
     async def work() -> None:
         async with platform() as p:
-            await BudgetRegistry(p.mongo, p.actor).remove(subject, of)
+            await p.budget_changes().remove(subject, of)
 
     run(work())
     err.print("Removed the budget.")
@@ -122,13 +122,12 @@ def limits_of(daily_usd: str | None, monthly_usd: str | None) -> dict[Window, in
 
 async def set_budgets(p: Platform, automation: str, limits: dict[Window, int]) -> None:
     """Set an automation's own budgets; a limit of 0 removes the one that is there."""
-    budgets, subject = BudgetRegistry(p.mongo, p.actor), Subject(automation)
-    there = {s.budget.window for s in await budgets.list(automation) if s.budget.scope == "automation"}
+    registry, changes, subject = BudgetRegistry(p.mongo, p.actor), p.budget_changes(), Subject(automation)
     for window, limit in limits.items():
         if limit:
-            await budgets.set(subject, window, limit)
-        elif window in there:
-            await budgets.remove(subject, window)
+            await changes.set(subject, window, limit)
+        elif await registry.find(subject, window) is not None:
+            await changes.remove(subject, window)
 
 
 def _subject(automation: str, key: str | None, user: str | None) -> Subject:

@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -17,6 +16,8 @@ from infra.dead_letter_queue import DeadLetterQueue, Step, dead_letter_queue
 from infra.errors import NotFoundError
 from workers.cli.key_facts import moment
 from workers.cli.session import JsonOption, err, load_settings, out, platform, print_json, print_table, run
+from workers.console.dead_letter_changes import note
+from workers.console.dead_letters import Done, Kept
 
 app = typer.Typer(help="Dead letters: what could not be done, and why.", no_args_is_help=True)
 
@@ -106,14 +107,16 @@ def replay(
     """
     wanted = _wanted(ids, automation, reason, request_id, everything=everything)
 
-    async def work() -> Outcome:
+    async def work() -> Done:
         async with platform() as p, dead_letter_queue(p.settings) as queue:
-            return await _follow("Replaying dead letters", queue, queue.replay(wanted, p.mongo))
+            became = await _follow("Replaying dead letters", queue, queue.replay(wanted, p.mongo))
+            await note(p.audit, p.actor, "dead_letters.replayed", wanted, became)
+            return became
 
-    outcome = run(work())
-    err.print(f"Replayed {_letters(outcome.done)}.")
-    _finish(wanted, outcome.ids)
-    if outcome.kept:
+    became = run(work())
+    err.print(f"Replayed {_letters(len(became.done))}.")
+    _finish(wanted, _ids(became))
+    if became.kept:
         raise typer.Exit(1)
 
 
@@ -135,42 +138,38 @@ def drop(
         async with dead_letter_queue(load_settings()) as queue:
             return sum([len(step.done) async for step in queue.find(wanted)])
 
-    async def work(most: int) -> Outcome:
-        async with dead_letter_queue(load_settings()) as queue:
-            return await _follow("Dropping dead letters", queue, queue.drop(wanted, most))
+    async def work(most: int) -> Done:
+        async with platform() as p, dead_letter_queue(p.settings) as queue:
+            became = await _follow("Dropping dead letters", queue, queue.drop(wanted, most))
+            await note(p.audit, p.actor, "dead_letters.dropped", wanted, became)
+            return became
 
     most = sys.maxsize
     if not yes:  # and then no more than were counted: letters may come meanwhile
         most = run(count())
         if most:
             typer.confirm(f"Drop {_letters(most)} for good?", abort=True, err=True)
-    outcome = run(work(most))
-    err.print(f"Dropped {_letters(outcome.done)}.")
-    _finish(wanted, outcome.ids)
+    became = run(work(most))
+    err.print(f"Dropped {_letters(len(became.done))}.")
+    _finish(wanted, _ids(became))
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How many letters a command took out, how many it had to leave, and which they were."""
-
-    done: int = 0
-    kept: int = 0
-    ids: set[str] = field(default_factory=set)
-
-
-async def _follow(description: str, queue: DeadLetterQueue, steps: AsyncIterator[Step]) -> Outcome:
+async def _follow(description: str, queue: DeadLetterQueue, steps: AsyncIterator[Step]) -> Done:
     """Show the progress of going through the queue, and each letter that has to stay."""
-    outcome = Outcome()
+    became = Done()
     with Progress(console=err) as progress:
         task = progress.add_task(description, total=queue.count)
         async for step in steps:
-            outcome.done += len(step.done)
-            outcome.kept += len(step.kept)
-            outcome.ids |= {letter.id for letter in (*step.done, *(letter for letter, _ in step.kept))}
+            became.done.extend(letter.id for letter in step.done)
+            became.kept.extend(Kept(letter.id, why) for letter, why in step.kept)
             for letter, why in step.kept:
                 progress.console.print(f"{letter.id}: kept: {printable(why)}", highlight=False, markup=False)
             progress.update(task, completed=step.seen)
-    return outcome
+    return became
+
+
+def _ids(became: Done) -> set[str]:
+    return {*became.done, *(kept.id for kept in became.kept)}
 
 
 def _wanted(

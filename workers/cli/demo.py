@@ -15,6 +15,8 @@ from infra.mongo import Document
 from workers.cli.generate import answer_text, summary
 from workers.cli.session import Platform, err, out, platform
 from workers.cli.usage import Dimension, print_usage
+from workers.keys.facts import KeyFilter, find_keys
+from workers.keys.import_file import NewKey
 from workers.keys.key import Limits
 from workers.keys.registry import DEFAULT_BASE_URL
 
@@ -82,19 +84,19 @@ def _provider(info: "StackInfo", upstream: str | None) -> tuple[str, dict[str, S
 
 async def _ensure_automation(p: Platform, base_url: str, api_keys: dict[str, SecretStr]) -> None:
     """The automation and its keys, where they are missing; a key of an earlier run may point elsewhere."""
-    async with p.provisioner() as provisioner:
+    async with p.automation_changes() as automations:
         try:
-            await provisioner.add(AUTOMATION, actor=p.actor)
+            await automations.add(AUTOMATION, {})
         except ConflictError:
             err.print(f"The automation {AUTOMATION} is there from an earlier run.", style="dim")
-    registry = p.keys(with_vault=True)
-    present = {key["alias"]: key for key in await registry.list(AUTOMATION)}
-    for alias, api_key in api_keys.items():
-        if alias in present and present[alias]["base_url"] == base_url.rstrip("/"):
+    keys = p.key_changes(with_vault=True)
+    present = {view.key.alias: view for view in await find_keys(p.mongo, KeyFilter(AUTOMATION), most=None)}
+    for line, (alias, api_key) in enumerate(api_keys.items(), start=1):
+        if alias in present and present[alias].key.base_url == base_url.rstrip("/"):
             continue
         if alias in present:
-            await registry.remove(AUTOMATION, alias)
-        await registry.add(AUTOMATION, alias, api_key, limits=LIMITS, base_url=base_url)
+            await keys.remove(present[alias])
+        await keys.add(NewKey(line, AUTOMATION, alias, api_key, LIMITS, base_url, 0))
 
 
 async def _wait_until_booked(p: Platform, calls: int) -> None:

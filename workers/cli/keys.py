@@ -10,14 +10,13 @@ from rich.progress import Progress
 
 from contracts.messages import KeyStatus
 from infra.errors import PlatformError
-from infra.vault import Vault
 from workers.cli.key_facts import facts, moment
-from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
+from workers.cli.session import JsonOption, Platform, err, out, platform, print_json, print_table, run
 from workers.keys.facts import TIERS, KeyFilter, KeyView, Tier, find_key, find_keys, warnings
-from workers.keys.import_file import CSV_COLUMNS, BadLine, NewKey, read_keys
+from workers.keys.import_file import CSV_COLUMNS, NewKey, read_keys
 from workers.keys.key import Key, Limits
 from workers.keys.limits import room, utilisation
-from workers.keys.registry import DEFAULT_BASE_URL, KeyRegistry, open_secret
+from workers.keys.registry import DEFAULT_BASE_URL
 
 app = typer.Typer(help="The API keys of automations.", no_args_is_help=True)
 
@@ -45,12 +44,11 @@ def add(
     """Add a key. The API key itself is asked for, or read from standard input or --key-file."""
     secret = _read_secret(key_file)
     limits = Limits(rpm, tpm, daily_tokens, max_in_flight)
+    new = NewKey(1, automation, alias, secret, limits, base_url, TIERS.index(tier))
 
     async def work() -> str:
         async with platform() as p:
-            return await p.keys(with_vault=True).add(
-                automation, alias, secret, limits=limits, base_url=base_url, tier=TIERS.index(tier)
-            )
+            return (await p.key_changes(with_vault=True).add(new)).key.id
 
     key_id = run(work())
     if as_json:
@@ -74,28 +72,20 @@ def import_(
     async def work() -> int:
         failed = 0
         async with platform() as p:
-            registry = p.keys(with_vault=True)
+            changes = p.key_changes(with_vault=True)
             with Progress(console=err) as progress:
                 for new in progress.track(keys, description="Importing keys"):
-                    try:
-                        await _import_one(registry, new)
-                    except PlatformError as error:
+                    imported = await changes.import_one(new)
+                    if imported.problem is not None:
                         failed += 1
-                        progress.console.print(f"line {new.line}: {error}", highlight=False, markup=False)
+                        line = f"line {imported.line}: {imported.problem}"
+                        progress.console.print(line, highlight=False, markup=False)
         return failed
 
     failed = run(work())
     err.print(f"Imported {len(keys) - failed} of {len(keys)} keys.")
     if failed:
         raise typer.Exit(1)
-
-
-async def _import_one(registry: KeyRegistry, new: NewKey | BadLine) -> None:
-    if isinstance(new, BadLine):
-        raise PlatformError(new.reason)
-    await registry.add(
-        new.automation_id, new.alias, new.api_key, limits=new.limits, base_url=new.base_url, tier=new.tier
-    )
 
 
 @app.command("list")
@@ -127,8 +117,7 @@ def show(automation: Automation, alias: Alias, as_json: JsonOption = False) -> N
 
     async def work() -> KeyView:
         async with platform() as p:
-            await p.keys().automation(automation)
-            return await find_key(p.mongo, automation, alias)
+            return await _find(p, automation, alias)
 
     view = run(work())
     if as_json:
@@ -171,8 +160,8 @@ def set_(
 
     async def work() -> None:
         async with platform() as p:
-            position = None if tier is None else TIERS.index(tier)
-            await p.keys().change(automation, alias, limits=changed, tier=position)
+            view = await _find(p, automation, alias)
+            await p.key_changes().change(view, limits=changed, tier=tier)
 
     run(work())
     err.print(f"Changed {automation}/{alias}.")
@@ -200,7 +189,7 @@ def remove(automation: Automation, alias: Alias) -> None:
 
     async def work() -> None:
         async with platform() as p:
-            await p.keys().remove(automation, alias)
+            await p.key_changes().remove(await _find(p, automation, alias))
 
     run(work())
     err.print(f"Removed {automation}/{alias}.")
@@ -212,20 +201,16 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the provider whether it takes each key (`GET /models`, which costs nothing)."""
-    from workers.keys.probes import ProbeResult, probe
-
-    async def probed(vault: Vault, key: Key) -> ProbeResult:
-        return await probe(key.base_url, open_secret(vault, key.automation_id, key.id, key.secret))
+    from workers.keys.probes import ProbeResult
 
     async def work() -> list[tuple[Key, ProbeResult]]:
         async with platform() as p:
-            vault = Vault(p.settings.master_keys)
-            found = p.mongo.keys.find({} if automation is None else {"automation_id": automation})
-            keys = [Key.from_document(document, 0.0) async for document in found]
+            changes = p.key_changes(with_vault=True)
+            views = await find_keys(p.mongo, KeyFilter(automation), most=None)
             with Progress(console=err, transient=True) as progress:
                 return [
-                    (key, await probed(vault, key))
-                    for key in progress.track(keys, description="Checking keys")
+                    (view.key, await changes.check(view))
+                    for view in progress.track(views, description="Checking keys")
                 ]
 
     checked = run(work())
@@ -253,6 +238,9 @@ def re_encrypt() -> None:
                 task = progress.add_task("Re-encrypting keys", total=None)
                 async for done, total in p.keys(with_vault=True).re_encrypt():
                     progress.update(task, completed=done, total=total)
+            master_key = next(iter(p.settings.master_keys))
+            after = {"keys": done, "master_key": master_key}
+            await p.audit.write(p.actor, "keys.re_encrypted", "all keys", after=after)
         return done
 
     err.print(f"Re-encrypted {run(work())} keys.")
@@ -274,10 +262,16 @@ def _row(view: KeyView) -> list[str]:
 def _set_status(automation: str, alias: str, to: KeyStatus, reason: str) -> None:
     async def work() -> None:
         async with platform() as p:
-            await p.keys().set_status(automation, alias, to, reason)
+            await p.key_changes().set_status(await _find(p, automation, alias), to, reason)
 
     run(work())
     err.print(f"{automation}/{alias} is {to}.")
+
+
+async def _find(p: Platform, automation: str, alias: str) -> KeyView:
+    """One key; where there is none, whether it is the automation that is missing is said."""
+    await p.keys().automation(automation)
+    return await find_key(p.mongo, automation, alias)
 
 
 def _read_secret(key_file: Path | None) -> SecretStr:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers.cli.key_facts import moment
-from workers.cli.session import JsonOption, Platform, err, out, platform, print_json, print_table, run
+from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -32,13 +32,11 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add an operator and print a one-time password, which is shown this once."""
-    from workers.console.access.operators import Operators, Role
+    from workers.console.access.operators import Role
 
     async def work() -> "SecretStr":
         async with platform() as p:
-            password = await Operators(p.mongo).add(username, Role(role.value))
-            await _audit(p, "operator.added", username)
-            return password
+            return await p.operator_changes().add(username, Role(role.value))
 
     _print_password(username, run(work()), as_json=as_json)
 
@@ -78,13 +76,10 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command("reset-password")
 def reset_password(username: Username, as_json: JsonOption = False) -> None:
     """Give an operator a new one-time password; whoever is signed in as them is signed out."""
-    from workers.console.access.operators import Operators
 
     async def work() -> "SecretStr":
         async with platform() as p:
-            password = await Operators(p.mongo).reset_password(username)
-            await _audit(p, "operator.password_reset", username)
-            return password
+            return await p.operator_changes().reset_password(username)
 
     _print_password(username, run(work()), as_json=as_json)
 
@@ -96,7 +91,7 @@ def set_(
     enabled: Annotated[bool | None, typer.Option(help="Whether they may sign in.")] = None,
 ) -> None:
     """Change what an operator may do; what is not named stays as it is."""
-    from workers.console.access.operators import Operators, Role
+    from workers.console.access.operators import Role
 
     if role is None and enabled is None:
         raise typer.BadParameter("name at least one of --role, --enabled, --no-enabled")
@@ -104,17 +99,10 @@ def set_(
     async def work() -> None:
         async with platform() as p:
             chosen = None if role is None else Role(role.value)
-            await Operators(p.mongo).change(username, role=chosen, enabled=enabled)
-            await _audit(p, "operator.changed", username)
+            await p.operator_changes().change(username, role=chosen, enabled=enabled)
 
     run(work())
     err.print(f"Changed {username}.")
-
-
-async def _audit(p: Platform, action: str, username: str) -> None:
-    from workers.console.access.audit import AuditLog
-
-    await AuditLog(p.mongo).write(p.actor, action, username)
 
 
 def _print_password(username: str, password: "SecretStr", *, as_json: bool) -> None:

@@ -34,7 +34,9 @@ def set_(
 
     async def work() -> None:
         async with platform() as p:
-            await PriceRegistry(p.mongo, p.actor).set(model, price)
+            replaced = await PriceRegistry(p.mongo, p.actor).set(model, price)
+            before = None if replaced is None else _facts(replaced)
+            await p.audit.write(p.actor, "price.set", model, before=before, after=_facts(price))
 
     run(work())
     err.print(f"Set the price of {model}, in force within seconds. What is booked already stays as it is.")
@@ -72,7 +74,13 @@ def remove(model: Model) -> None:
 
     async def work() -> None:
         async with platform() as p:
-            await PriceRegistry(p.mongo, p.actor).remove(model)
+            before = await PriceRegistry(p.mongo, p.actor).remove(model)
+            await p.audit.write(p.actor, "price.removed", model, before=_facts(before))
 
     run(work())
     err.print(f"Removed the price of {model}.")
+
+
+def _facts(price: Price) -> dict[str, int]:
+    """What the audit log is told of a price."""
+    return {f"{field}_nanousd_per_million": getattr(price, field) for field in FIELDS}

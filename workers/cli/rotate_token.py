@@ -79,10 +79,10 @@ def _say(line: str) -> None:
 
 
 async def _begin(name: str) -> "Rotation":
-    async with platform() as p, p.provisioner() as provisioner:
-        return await provisioner.tokens.begin_rotation(name, actor=p.actor)
+    async with platform() as p, p.automation_changes() as changes:
+        return await changes.begin_rotation(name)
 
 
 async def _finish(name: str) -> int:
-    async with platform() as p, p.provisioner() as provisioner:
-        return await provisioner.tokens.finish_rotation(name, actor=p.actor)
+    async with platform() as p, p.automation_changes() as changes:
+        return await changes.finish_rotation(name)

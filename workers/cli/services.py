@@ -12,7 +12,7 @@ from infra.settings import EnvironmentSettings, Settings
 from infra.telemetry import configure_logging
 from infra.tracing_settings import TracingSettings
 from infra.vault import Vault
-from workers.cli.session import err, load_settings, out, print_table
+from workers.cli.session import actor_here, err, load_settings, out, print_table
 
 
 def init(
@@ -83,14 +83,14 @@ async def _init(settings: Settings, *, operator: bool) -> SecretStr | None:
     from infra.broker import connect as connect_broker
     from infra.broker import declare_topology
     from infra.management import management
-    from workers.console.access.operators import Operators
+    from workers.console.access.operator_changes import OperatorChanges
 
     async with management(settings) as admin:
         await admin.ensure_vhost()
     async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
-        password = await Operators(mongo).ensure_first() if operator else None
+        password = await OperatorChanges.of(mongo, actor_here()).ensure_first() if operator else None
     _, connection = await connect_broker(settings, "init")
     async with connection, connection.channel() as channel:
         await declare_topology(channel)

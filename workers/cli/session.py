@@ -23,7 +23,11 @@ from infra.vault import Vault
 from workers.keys.registry import KeyRegistry
 
 if TYPE_CHECKING:
-    from infra.provision import Provisioner
+    from workers.console.access.audit import AuditLog
+    from workers.console.access.operator_changes import OperatorChanges
+    from workers.console.automation_changes import AutomationChanges
+    from workers.console.budget_changes import BudgetChanges
+    from workers.console.key_changes import KeyChanges
 
 T = TypeVar("T")
 
@@ -81,18 +85,53 @@ class Platform:
         """The registry of keys; with the vault where secrets are written."""
         return KeyRegistry(self.mongo, Vault(self.settings.master_keys) if with_vault else None, self.actor)
 
+    @property
+    def audit(self) -> "AuditLog":
+        """The log of who changed what, which the console shows."""
+        from workers.console.access.audit import AuditLog
+
+        return AuditLog(self.mongo)
+
+    def key_changes(self, *, with_vault: bool = False) -> "KeyChanges":
+        """What changes keys; with the vault where secrets are written or read."""
+        from workers.console.key_changes import KeyChanges
+
+        vault = Vault(self.settings.master_keys) if with_vault else None
+        registry = KeyRegistry(self.mongo, vault, self.actor)
+        return KeyChanges(self.mongo, vault, registry, self.audit, self.actor)
+
+    def budget_changes(self) -> "BudgetChanges":
+        """What changes budgets."""
+        from workers.budgets.registry import BudgetRegistry
+        from workers.console.budget_changes import BudgetChanges
+
+        return BudgetChanges(BudgetRegistry(self.mongo, self.actor), self.audit, self.actor)
+
+    def operator_changes(self) -> "OperatorChanges":
+        """What changes operators."""
+        from workers.console.access.operator_changes import OperatorChanges
+
+        return OperatorChanges.of(self.mongo, self.actor)
+
     @asynccontextmanager
-    async def provisioner(self) -> "AsyncIterator[Provisioner]":
+    async def automation_changes(self) -> "AsyncIterator[AutomationChanges]":
         """What adds and changes automations; it needs RabbitMQ too."""
         from infra.broker import connect as connect_broker
+        from infra.lanes import QueueWatch
         from infra.management import management
         from infra.provision import Provisioner
+        from workers.console.automation_changes import AutomationChanges
+        from workers.console.automations import AutomationList
+        from workers.console.lanes import LaneDesk
 
         async with management(self.settings) as admin:
             await admin.ensure_vhost()
             _, connection = await connect_broker(self.settings, "cli")
             async with connection:
-                yield Provisioner(self.mongo, admin, connection, self.settings)
+                provisioner = Provisioner(self.mongo, admin, connection, self.settings)
+                lanes = LaneDesk(self.mongo, admin, QueueWatch(admin))
+                automations = AutomationList(self.mongo)
+                yield AutomationChanges(provisioner, automations, lanes, self.audit, self.actor)
 
 
 @asynccontextmanager
@@ -101,7 +140,15 @@ async def platform() -> AsyncIterator[Platform]:
     settings = load_settings()
     async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
         await mongo.ping()
-        yield Platform(settings, mongo, actor=f"cli:{getpass.getuser()}")
+        yield Platform(settings, mongo, actor_here())
+
+
+def actor_here() -> str:
+    """Who types commands here, as histories and the audit log name them."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"cli:{os.getuid()}"
 
 
 def _plain(value: object) -> str:

@@ -14,7 +14,7 @@ from contracts.errors import KeywayError
 from infra.errors import PlatformError, StackError
 from infra.local.home import AlreadyRunningError, Home
 from infra.local.state import StackState, running_state, supervisor_pid
-from workers.cli.session import JsonOption, err, out, print_json
+from workers.cli.session import JsonOption, actor_here, err, out, print_json
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -139,18 +139,20 @@ def _show_addresses(info: "StackInfo") -> None:
         _print(f"provider    {info.simulator_url} (simulated)")
     if info.console_url:
         _print(f"console     {info.console_url}")
+    for name, url in info.metrics_urls.items():
+        _print(f"metrics     {url} ({name})")
 
 
 async def _first_operator(info: "StackInfo") -> "SecretStr | None":
     """Make the console's first operator, where there is none yet; their one-time password."""
     from infra.mongo import connect
     from infra.settings import Settings
-    from workers.console.access.operators import Operators
+    from workers.console.access.operator_changes import OperatorChanges
 
     os.environ.update(info.environment)
     settings = Settings.load()
     async with connect(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
-        return await Operators(mongo).ensure_first()
+        return await OperatorChanges.of(mongo, actor_here()).ensure_first()
 
 
 def _show_first_operator(password: "SecretStr | None") -> None:
@@ -168,6 +170,8 @@ def _show(state: StackState) -> None:
     ).items():
         if url:
             out.print(f"{name:<15} {masked(url)}", highlight=False, soft_wrap=True)
+    for name, url in state.metrics_urls.items():
+        out.print(f"{'metrics':<15} {url} ({name})", highlight=False, soft_wrap=True)
     for kind, pids in state.pids.items():
         out.print(f"{kind:<15} pid {', '.join(map(str, pids)) or '-'}", highlight=False)
 

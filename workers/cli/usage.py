@@ -98,6 +98,8 @@ def rebuild(
                             comparison = await books.check(each, automation_id)
             if not dry_run:
                 await BudgetRegistry(p.mongo, p.actor).rebuild(automation)
+                done = {"day": chosen, "compared": compared, "differences": len(differences)}
+                await p.audit.write(p.actor, "totals.rebuilt", automation or "all automations", after=done)
         return compared, differences
 
     compared, differences = run(work())

@@ -1,14 +1,14 @@
 """The console: wires the HTTP API and the pages to their services, and serves them until told to stop."""
 
-import socket
-
 import structlog
 import uvicorn
 
-from infra.errors import PlatformError
+from infra.listening import listen
+from infra.metrics import exposed_metrics
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from workers.console.api.app import create_app
+from workers.console.metrics import ConsoleMetrics, Counted
 from workers.console.pages.mount import mount_pages
 from workers.console.services import open_services
 
@@ -25,9 +25,11 @@ async def run(settings: Settings) -> None:
         PlatformError: a setting is wrong, the port is taken, or RabbitMQ or MongoDB refuses.
     """
     configure_logging(settings, "console")
-    with _listening(settings) as listener:
-        async with open_services(settings) as services:
+    with listen(settings.console_host, settings.console_port, "KEYWAY_CONSOLE_PORT") as listener:
+        async with exposed_metrics(settings, "console") as exposition, open_services(settings) as services:
             app = create_app(services)
+            if exposition is not None:
+                app.add_middleware(Counted, metrics=ConsoleMetrics(exposition))
             mount_pages(app, services)
             config = uvicorn.Config(
                 app,
@@ -43,17 +45,3 @@ async def run(settings: Settings) -> None:
             log.info("console_ready", url=f"http://{host}:{port}")
             await uvicorn.Server(config).serve(sockets=[listener])
     log.info("console_stopped")
-
-
-def _listening(settings: Settings) -> socket.socket:
-    try:
-        return socket.create_server(
-            (settings.console_host, settings.console_port), family=_family(settings.console_host)
-        )
-    except OSError as error:
-        where = f"{settings.console_host}:{settings.console_port}"
-        raise PlatformError(f"KEYWAY_CONSOLE_PORT: can't listen on {where}: {error.strerror}") from None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

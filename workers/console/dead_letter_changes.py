@@ -36,7 +36,7 @@ class DeadLetterChanges:
             BrokerError: RabbitMQ can't be reached or refuses.
         """
         became = await self._letters.replay(wanted)
-        await self._write("dead_letters.replayed", wanted, became)
+        await note(self._audit, self._actor, "dead_letters.replayed", wanted, became)
         return became
 
     async def drop(self, wanted: Wanted) -> Done:
@@ -47,16 +47,17 @@ class DeadLetterChanges:
             BrokerError: RabbitMQ can't be reached or refuses.
         """
         became = await self._letters.drop(wanted)
-        await self._write("dead_letters.dropped", wanted, became)
+        await note(self._audit, self._actor, "dead_letters.dropped", wanted, became)
         return became
 
-    async def _write(self, action: str, wanted: Wanted, became: Done) -> None:
-        """Note which letters it was; of many, the first hundred."""
-        asked = {
-            "automation_id": wanted.automation_id,
-            "reason": wanted.reason,
-            "request_id": wanted.request_id,
-        }
-        after = {"count": len(became.done), "kept": len(became.kept), "ids": became.done[:100]}
-        target = became.done[0] if len(became.done) == 1 else f"{len(became.done)} dead letters"
-        await self._audit.write(self._actor, action, target, before=asked, after=after)
+
+async def note(audit: AuditLog, actor: str, action: str, wanted: Wanted, became: Done) -> None:
+    """Note in the audit log which letters it was; of many, the first hundred."""
+    asked = {
+        "automation_id": wanted.automation_id,
+        "reason": wanted.reason,
+        "request_id": wanted.request_id,
+    }
+    after = {"count": len(became.done), "kept": len(became.kept), "ids": became.done[:100]}
+    target = became.done[0] if len(became.done) == 1 else f"{len(became.done)} dead letters"
+    await audit.write(actor, action, target, before=asked, after=after)

@@ -29,9 +29,12 @@ class KeyChanges:
     """Changes in the name of one operator."""
 
     def __init__(
-        self, mongo: Mongo, vault: Vault, registry: KeyRegistry, audit: AuditLog, actor: str
+        self, mongo: Mongo, vault: Vault | None, registry: KeyRegistry, audit: AuditLog, actor: str
     ) -> None:
-        """Take the database, the vault, the keys in the operator's name, the audit log, and who acts."""
+        """Take the database, the vault, the keys in the operator's name, the audit log, and who acts.
+
+        The vault is needed to add, check and import only.
+        """
         self._mongo = mongo
         self._vault = vault
         self._registry = registry
@@ -116,7 +119,7 @@ class KeyChanges:
             VaultError: none of the master keys opens it.
         """
         key = view.key
-        secret = open_secret(self._vault, key.automation_id, key.id, key.secret)
+        secret = open_secret(self._opened(), key.automation_id, key.id, key.secret)
         result = await probe(key.base_url, secret)
         after = {"ok": result.ok, "reason": result.reason}
         await self._audit.write(self._actor, "key.checked", _name(view), after=after)
@@ -146,7 +149,8 @@ class KeyChanges:
             (key["automation_id"], key["alias"])
             async for key in self._mongo.keys.find({"automation_id": {"$in": owners}}, names)
         }
-        prints = {line.line: self._vault.fingerprints(line.api_key) for line in new}
+        vault = self._opened()
+        prints = {line.line: vault.fingerprints(line.api_key) for line in new}
         among = [found for fingerprints in prints.values() for found in fingerprints]
         known = set(await self._mongo.keys.distinct("fingerprint", {"fingerprint": {"$in": among}}))
         seen: list[Imported] = []
@@ -172,6 +176,11 @@ class KeyChanges:
         except PlatformError as error:
             return _imported(line, str(error))
         return _imported(line, None)
+
+    def _opened(self) -> Vault:
+        if self._vault is None:
+            raise PlatformError("this needs KEYWAY_MASTER_KEYS")
+        return self._vault
 
 
 def _problem(line: NewKey, automations: set[str], taken: set[tuple[str, str]], known: set[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Keys as the console lists them: a part of them in an order, each with what it cost today."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ ORDERS: dict[str, tuple[str, ...]] = {
 }
 #: Calls whose latencies are shown of one key, and for how long back.
 MOST_CALLS, CALLS_SINCE = 300, timedelta(hours=1)
+#: Calls that a sparkline has, and those that are looked at for all sparklines of a page.
+SPARKED, MOST_SPARKED = 40, 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,38 @@ class KeyTable:
         found = self._mongo.usage.find(calls, {"_id": 0, "occurred_at": 1, "latency_ms": 1})
         rows = [row async for row in found.sort("occurred_at", -1).limit(MOST_CALLS)]
         return [(row["occurred_at"], row["latency_ms"]) for row in reversed(rows)]
+
+    async def sparklines(self, views: Sequence[KeyView]) -> dict[str, list[int]]:
+        """How long the last calls of some keys took that succeeded, in milliseconds, the oldest first.
+
+        Only so many of their automations' last calls are looked at, `MOST_SPARKED` in all, so that it takes
+        as long however much is called.
+
+        Returns:
+            By key id; a key that was not called lately is not there.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        by_automation: dict[str, list[KeyView]] = {}
+        for view in views:
+            by_automation.setdefault(view.key.automation_id, []).append(view)
+
+        async def read(automation_id: str, own: Sequence[KeyView]) -> list[Document]:
+            since = datetime.fromtimestamp(own[0].now, UTC) - CALLS_SINCE
+            mine = {"key_id": {"$in": [view.key.id for view in own]}, "outcome": "ok"}
+            stages: list[Document] = [
+                {"$match": {"automation_id": automation_id, "occurred_at": {"$gt": since}}},
+                {"$sort": {"occurred_at": -1}},
+                {"$limit": max(1, MOST_SPARKED // len(by_automation))},
+                {"$match": mine},
+                {"$group": {"_id": "$key_id", "took": {"$push": "$latency_ms"}}},
+                {"$set": {"took": {"$slice": ["$took", SPARKED]}}},
+            ]
+            return [group async for group in self._mongo.usage.aggregate(stages)]
+
+        found = await asyncio.gather(*(read(name, own) for name, own in by_automation.items()))
+        return {group["_id"]: group["took"][::-1] for groups in found for group in groups}
 
     async def _with_costs(self, views: Sequence[KeyView]) -> list[KeyRow]:
         ids = {view.key.id: _total_of_today(view) for view in views}

@@ -10,12 +10,15 @@ from contracts import names
 from infra.lanes import QueueWatch
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
+from workers.budgets.registry import BudgetRegistry, Standing
 
 #: An overview is good for so long, in seconds: whoever asks meanwhile gets the same one.
 FRESH_S = 1.0
 #: Answers are counted over so long, in so many parts of it.
 RECENT = timedelta(seconds=60)
 BUCKET_S = 5
+#: Daily budgets that are named, those of which most is spent; and how often they are read, in seconds.
+MOST_BUDGETS, BUDGETS_EVERY_S = 6, 5.0
 #: How long waits and calls took is told of those of the last minutes, of so many of them at the most.
 TIMED = timedelta(minutes=5)
 MOST_TIMED = 1000
@@ -39,6 +42,26 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class DailyBudget:
+    """What an automation may spend on a UTC day, and has spent by the books."""
+
+    automation_id: str
+    limit_nanousd: int
+    spent_nanousd: int
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetsToday:
+    """Automations' own daily budgets: the sums of all, and those of which most is spent by now."""
+
+    count: int
+    limit_nanousd: int
+    spent_nanousd: int
+    most_used: list[DailyBudget]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """The state of things.
 
@@ -49,6 +72,7 @@ class Overview:
         outcomes: attempts of the last minute by how they ended.
         recent: the same in parts of 5 seconds, the oldest first.
         today: the sums of the UTC day (`infra.totals.SUMMED`).
+        budgets_today: the automations' daily budgets, at most 5 seconds before.
         queue_wait: from publishing to a worker's receipt.
         provider_time: of single attempts that succeeded.
         waiting: requests in all lanes.
@@ -66,6 +90,7 @@ class Overview:
     outcomes: dict[str, int]
     recent: list[Bucket]
     today: dict[str, int]
+    budgets_today: BudgetsToday
     queue_wait: Percentiles
     provider_time: Percentiles
     waiting: int
@@ -86,6 +111,18 @@ def percentiles(times: Sequence[int]) -> Percentiles:
     return Percentiles(len(ordered), *ranks)
 
 
+def budgets_today(standings: Sequence[Standing]) -> BudgetsToday:
+    """Daily budgets at a glance; of those that are used as much, the larger comes first."""
+    budgets = [DailyBudget(s.budget.automation_id, s.budget.limit, s.spent, s.budget.hard) for s in standings]
+    most_used = sorted(budgets, key=lambda b: (-b.spent_nanousd / b.limit_nanousd, -b.limit_nanousd))
+    return BudgetsToday(
+        len(budgets),
+        sum(budget.limit_nanousd for budget in budgets),
+        sum(budget.spent_nanousd for budget in budgets),
+        most_used[:MOST_BUDGETS],
+    )
+
+
 def buckets(counts: Sequence[tuple[datetime, str, int]], now: datetime) -> list[Bucket]:
     """Counts by the beginning of their 5 seconds and their outcome, as a row without gaps up to now."""
     end = int(now.timestamp()) // BUCKET_S * BUCKET_S
@@ -104,10 +141,13 @@ class Overviews:
         """Take the database, what watches the queues, and how long the journal keeps results, in seconds."""
         self._mongo = mongo
         self._watch = watch
+        self._budgets = BudgetRegistry(mongo, "console")
         self._result_ttl = timedelta(seconds=result_ttl_s)
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
         self._last: Overview | None = None
+        self._budgets_read_at = float("-inf")
+        self._last_budgets = budgets_today([])
 
     async def read(self) -> Overview:
         """The state of things, at most a second ago.
@@ -128,8 +168,11 @@ class Overviews:
             self._watch.queues(), self._recent(now), self._today(now)
         )
         waits, calls = await asyncio.gather(self._queue_waits(now), self._provider_times(now))
-        workers, keys, alerts = await asyncio.gather(
-            self._workers(), self._keys(), self._mongo.alerts.count_documents({"resolved_at": None})
+        workers, keys, alerts, budgets = await asyncio.gather(
+            self._workers(),
+            self._keys(),
+            self._mongo.alerts.count_documents({"resolved_at": None}),
+            self._budgets_today(),
         )
         lanes = [state for name, state in queues.items() if name.startswith(names.lane_queue(""))]
         accounting, dead = queues.get(names.ACCOUNTING_QUEUE), queues.get(names.DEAD_QUEUE)
@@ -143,6 +186,7 @@ class Overviews:
             outcomes=outcomes,
             recent=buckets(recent, now),
             today=today,
+            budgets_today=budgets,
             queue_wait=percentiles(waits),
             provider_time=percentiles(calls),
             waiting=sum(lane.waiting for lane in lanes),
@@ -175,6 +219,13 @@ class Overviews:
         async for total in self._mongo.usage_daily.aggregate(stages):
             return {name: total[name] for name in SUMMED}
         return dict.fromkeys(SUMMED, 0)
+
+    async def _budgets_today(self) -> BudgetsToday:
+        if time.monotonic() - self._budgets_read_at > BUDGETS_EVERY_S:
+            own = {"scope": "automation", "window": "day"}
+            self._last_budgets = budgets_today(await self._budgets.standings(own))
+            self._budgets_read_at = time.monotonic()
+        return self._last_budgets
 
     async def _queue_waits(self, now: datetime) -> list[int]:
         """How long requests that ended lately had waited; what ended last expires last."""

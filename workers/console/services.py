@@ -15,6 +15,7 @@ from infra.mongo import connect as connect_mongo
 from infra.provision import Provisioner
 from infra.settings import Settings
 from infra.vault import Vault
+from workers.budgets.registry import BudgetRegistry
 from workers.console.access.audit import AuditLog
 from workers.console.access.operator_changes import OperatorChanges
 from workers.console.access.operators import Operators
@@ -23,12 +24,14 @@ from workers.console.access.sessions import ApiTokens, Sessions
 from workers.console.access.sign_in import SignIn
 from workers.console.automation_changes import AutomationChanges
 from workers.console.automations import AutomationList
+from workers.console.budget_changes import BudgetChanges
 from workers.console.dead_letter_changes import DeadLetterChanges
 from workers.console.dead_letters import DeadLetterDesk
 from workers.console.direct_keys import DirectKeys
 from workers.console.key_changes import KeyChanges
 from workers.console.key_table import KeyTable
 from workers.console.lanes import LaneDesk
+from workers.console.leases import LeaseList
 from workers.console.model_totals import ModelTotals
 from workers.console.overview import Overviews
 from workers.console.request_log import RequestLog
@@ -73,7 +76,7 @@ class Services:
 
     def operator_changes(self, actor: str) -> OperatorChanges:
         """Adds and changes operators, in somebody's name."""
-        return OperatorChanges(self.operators, self.api_tokens, self.audit, actor)
+        return OperatorChanges.of(self.mongo, actor)
 
     @property
     def audit(self) -> AuditLog:
@@ -89,6 +92,16 @@ class Services:
     def key_table(self) -> KeyTable:
         """Keys, a part of them at a time."""
         return KeyTable(self.mongo)
+
+    @property
+    def leases(self) -> LeaseList:
+        """Keys that are lent."""
+        return LeaseList(self.mongo)
+
+    @property
+    def budgets(self) -> BudgetRegistry:
+        """Budgets, to look at: changes go by `budget_changes`."""
+        return BudgetRegistry(self.mongo, "console")
 
     @property
     def lanes(self) -> LaneDesk:
@@ -119,6 +132,10 @@ class Services:
         """Adds and changes keys, in somebody's name."""
         registry = KeyRegistry(self.mongo, self.vault, actor)
         return KeyChanges(self.mongo, self.vault, registry, self.audit, actor)
+
+    def budget_changes(self, actor: str) -> BudgetChanges:
+        """Sets and removes budgets, in somebody's name."""
+        return BudgetChanges(BudgetRegistry(self.mongo, actor), self.audit, actor)
 
     def dead_letter_changes(self, actor: str) -> DeadLetterChanges:
         """Reveals, replays and drops dead letters, in somebody's name."""

@@ -12,6 +12,7 @@ from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.deliveries import unless_closed
+from infra.metrics import exposed_metrics
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import cost, keep_prices, load_prices
@@ -22,6 +23,7 @@ from infra.vault import Vault
 from workers.generation.automation import Automation
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
+from workers.generation.metrics import RequestMetrics
 from workers.generation.parts import parts
 from workers.generation.request import RequestHandler
 from workers.generation.unanswered import ended_by_broker
@@ -50,10 +52,12 @@ async def run(settings: Settings) -> None:
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
+        exposition = await stack.enter_async_context(exposed_metrics(settings, "generation"))
+        metrics = None if exposition is None else RequestMetrics(exposition)
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "generation")
+        broker, connection = await connect_broker(settings, "generation", metrics=exposition)
         async with connection.channel() as channel:
             await declare_topology(channel)
         cost("gpt-4o-mini", 0, 0, 0)  # the price list takes half a second to load: not on the first request
@@ -61,13 +65,17 @@ async def run(settings: Settings) -> None:
         stack.push_async_callback(upstream.close)
         pool = KeyPool(mongo, settings.worker_id)
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
-        attempts = made.attempts(pool, upstream, vault, settings.max_in_flight)
+        attempts = made.attempts(pool, upstream, vault, settings.max_in_flight, metrics)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
         replies = await made.replies.open(connection, apart)
         publisher = await made.publisher.open(connection)
-        handler = made.handler(settings, journal, attempts, replies, publisher=publisher, now=pool.now)
+        handler = made.handler(
+            settings, journal, attempts, replies, publisher=publisher, now=pool.now, metrics=metrics
+        )
         lanes = Lanes(settings, mongo, connection, handler.handle, pool)
+        if metrics is not None:
+            metrics.watch(in_hand=lambda: lanes.in_hand, in_flight=lambda: pool.held_calls)
         prober = Prober(mongo, vault)
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)

@@ -17,6 +17,7 @@ from infra.vault import Vault
 from workers.generation.assembly import Assembly, hides_usage, streamed_content
 from workers.generation.chunks import Chunks
 from workers.generation.classification import CANCELLED, Next
+from workers.generation.metrics import RequestMetrics
 from workers.generation.reading import Request
 from workers.generation.refusals import refused
 from workers.generation.replies import NobodyWaitsError
@@ -76,8 +77,16 @@ class Gone:
 class Attempts:
     """Makes the calls of a worker's requests."""
 
-    def __init__(self, pool: KeyPool, upstream: Upstream, vault: Vault, max_in_flight: int) -> None:
-        """Take the key pool, the provider's client, the vault, and the bound on calls in flight."""
+    def __init__(
+        self,
+        pool: KeyPool,
+        upstream: Upstream,
+        vault: Vault,
+        max_in_flight: int,
+        metrics: RequestMetrics | None = None,
+    ) -> None:
+        """Take the key pool, the provider's client, the vault, the bound on calls in flight, what counts."""
+        self._metrics = metrics
         self._pool = pool
         self._upstream = upstream
         self._vault = vault
@@ -109,7 +118,10 @@ class Attempts:
             estimated.input_tokens,
             request.user_id,
         )
-        return await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
+        reserved = await self._pool.reserve(request.envelope.automation_id, ask, max_in_flight)
+        if self._metrics is not None:
+            self._metrics.reserved(reserved)
+        return reserved
 
     async def first(self, reserving: Reserving) -> Reservation | None:
         """The first reservation, if there is one at once."""
@@ -205,7 +217,9 @@ class Attempts:
                 if provider_failures >= MAX_PROVIDER_FAILURES or len(progress.attempts) >= MAX_ATTEMPTS:
                     return Error(ErrorCode.PROVIDER_UNAVAILABLE, failure.message, provider=failure.provider)
                 if failure.verdict.next is Next.BACK_OFF:
-                    await asyncio.sleep(back_off_s(provider_failures))
+                    pause_s = back_off_s(provider_failures)
+                    await asyncio.sleep(pause_s)
+                    progress.backed_off_s += pause_s
             began = time.perf_counter()
             reserved = await self.reserve(request, max_in_flight, frozenset(avoid))
             progress.waited_s += time.perf_counter() - began

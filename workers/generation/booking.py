@@ -6,6 +6,7 @@ import structlog
 
 from contracts.messages import Outcome
 from workers.generation.journal import Call
+from workers.generation.metrics import RequestMetrics
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Request
 from workers.generation.result import AttemptRecord, usage_event
@@ -17,9 +18,10 @@ log = structlog.get_logger()
 class Booking:
     """Usage events of the requests of one worker."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        """Take what publishes them."""
+    def __init__(self, publisher: Publisher, metrics: RequestMetrics | None = None) -> None:
+        """Take what publishes them, and what counts them."""
         self._publisher = publisher
+        self._metrics = metrics
 
     def attempt(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
         """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
@@ -37,12 +39,14 @@ class Booking:
             work.answered = event, settled
         else:
             self._publish_soon(work, event, settled)
+            self._count(work, attempt)
 
     def answer(self, work: Work) -> None:
         """Publish the usage of the attempt that was answered, now that its result is recorded."""
         if work.answered is not None:
             (event, settled), work.answered = work.answered, None
             self._publish_soon(work, event, settled)
+            self._count(work, work.progress.attempts[-1])
 
     async def unknown(self, work: Work, call: Call) -> None:
         """Book a call that a run before this one began, and of which nobody knows whether it was made.
@@ -63,6 +67,11 @@ class Booking:
         )
         log.warning("attempt_ambiguous", about=work.request.envelope, number=call.number)
         await self._publisher.usage(work.request.envelope, self._event(work, attempt))
+        self._count(work, attempt)
+
+    def _count(self, work: Work, attempt: AttemptRecord) -> None:
+        if self._metrics is not None:
+            self._metrics.attempt(work.request.envelope.automation_id, attempt)
 
     def _event(self, work: Work, attempt: AttemptRecord) -> bytes:
         request = work.request

@@ -102,6 +102,11 @@ class Lanes:
         self._reloader = asyncio.create_task(self._keep_up())
         return len(self._lanes)
 
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries this worker is busy with."""
+        return len(self._busy)
+
     def reload(self, automation_id: str) -> None:
         """Look at once which automations there are, and whether this one's lane still has to be paused."""
         self._reload.set()

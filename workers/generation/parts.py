@@ -7,6 +7,7 @@ from typing import Final
 from infra.tracing_settings import TracingSettings
 from infra.vault import Vault
 from workers.generation.attempts import Attempts
+from workers.generation.metrics import RequestMetrics
 from workers.generation.publishing import Publisher
 from workers.generation.replies import Replies
 from workers.generation.request import RequestHandler
@@ -18,7 +19,7 @@ from workers.keys.pool import KeyPool
 class Parts:
     """What makes the parts of a worker."""
 
-    attempts: Callable[[KeyPool, Upstream, Vault, int], Attempts]
+    attempts: Callable[[KeyPool, Upstream, Vault, int, RequestMetrics | None], Attempts]
     handler: type[RequestHandler]
     publisher: type[Publisher]
     replies: type[Replies]

@@ -17,6 +17,7 @@ from workers.generation.automation import Automation
 from workers.generation.booking import Booking
 from workers.generation.chunks import Chunks
 from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
+from workers.generation.metrics import CANCELLED, REPEAT, RequestMetrics
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
 from workers.generation.replies import NobodyWaitsError, Replies
@@ -62,15 +63,17 @@ class RequestHandler:
         *,
         publisher: Publisher,
         now: Callable[[], float],
+        metrics: RequestMetrics | None = None,
     ) -> None:
-        """Take the parts of a worker, and the time on MongoDB's clock, in seconds since the epoch."""
+        """Take the parts of a worker, the time on MongoDB's clock (seconds since the epoch), what counts."""
         self._settings = settings
         self._now = now
         self._journal = journal
         self._attempts = attempts
         self._replies = replies
         self._publisher = publisher
-        self._booking = Booking(publisher)
+        self._booking = Booking(publisher, metrics)
+        self._metrics = metrics
 
     async def handle(
         self, message: AbstractIncomingMessage, automation: Automation, *, ended: Error | None = None
@@ -103,6 +106,7 @@ class RequestHandler:
             raise
         except NobodyWaitsError:
             await unless_closed(message.ack(), request.envelope)
+            self._count(automation.id, CANCELLED)
         except (HandedBackError, asyncio.CancelledError):
             await unless_closed(message.nack(requeue=True), request.envelope)
         except PyMongoError as error:
@@ -201,6 +205,8 @@ class RequestHandler:
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
             await self._publisher.dead_letter(work.message, envelope, INTERNAL_MESSAGE)
+        if is_mine and self._metrics is not None:
+            self._metrics.answered(envelope, work.progress, status, self._now())
         log.info(
             "request_finished",
             about=envelope,
@@ -277,6 +283,7 @@ class RequestHandler:
             await self._replies.result(envelope, done.result, REPEATED)
         for event in done.events:
             await self._publisher.usage(envelope, event)
+        self._count(envelope.automation_id, REPEAT)
         log.info("request_repeated", about=envelope)
 
     async def _refuse(
@@ -285,9 +292,14 @@ class RequestHandler:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         log.warning("request_refused", about=envelope, reason=error.message)
         await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
+        self._count(envelope.automation_id, error.code.value)
         if not is_dead:
             reason = f"{error.code}: {error.message}"
             await self._publisher.dead_letter(message, envelope, reason)
+
+    def _count(self, automation_id: str, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.ended(automation_id, outcome)
 
     def _kept(self, work: Work, status: str, result: bytes) -> Record:
         """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""

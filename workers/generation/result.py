@@ -48,6 +48,8 @@ class Progress:
     attempts: list[AttemptRecord] = field(default_factory=list)
     waited_s: float = 0.0
     upstream_ms: int = 0
+    #: Pauses between attempts, in seconds.
+    backed_off_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from workers.generation.attempts import Attempts
 from workers.generation.automation import Automation
 from workers.generation.chunks import Chunks
 from workers.generation.journal import Done, Record
+from workers.generation.metrics import RequestMetrics
 from workers.generation.parts import Parts
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Request, published_at
@@ -127,9 +128,16 @@ class TracedAttempts(Attempts):
     """Tells how long keys were waited for, and of each attempt at the provider."""
 
     def __init__(
-        self, pool: KeyPool, upstream: Upstream, vault: Vault, max_in_flight: int, *, with_content: bool
+        self,
+        pool: KeyPool,
+        upstream: Upstream,
+        vault: Vault,
+        max_in_flight: int,
+        metrics: RequestMetrics | None = None,
+        *,
+        with_content: bool,
     ) -> None:
-        super().__init__(pool, upstream, vault, max_in_flight)
+        super().__init__(pool, upstream, vault, max_in_flight, metrics)
         self._with_content = with_content
 
     @override

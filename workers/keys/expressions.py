@@ -1,9 +1,11 @@
 """What a key's document means, as MongoDB's expressions; `limits.py` says the same in Python.
 
-Everything is on MongoDB's own clock (`$$NOW`), so that workers need no synchronised clocks.
+Everything is on MongoDB's own clock (`$$NOW`), so that workers need no synchronised clocks. What every
+reservation asks is built once, and never changed.
 """
 
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 
 from infra.mongo import Document
 from workers.keys.limits import CIRCUIT_FAILURES, RAMP_S, RAMP_STEP_S, SPAN_S, UNLIMITED
@@ -14,6 +16,8 @@ HOLD_S = 90
 NOW_SECOND: Document = {"$toLong": {"$floor": {"$divide": [{"$toLong": "$$NOW"}, 1000]}}}
 TODAY: Document = {"$dateToString": {"date": "$$NOW", "format": "%Y-%m-%d", "timezone": "UTC"}}
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+#: Models whose expressions are kept.
+MODELS = 256
 #: Failures in a row.
 FAILURES: Document = {"$ifNull": ["$health.failures", 0]}
 
@@ -78,6 +82,7 @@ def renewed_holds(worker_id: str) -> Document:
     return {"$map": {"input": "$held", "in": {"$cond": [mine, later, "$$this"]}}}
 
 
+@cache
 def normalise() -> Document:
     """The stage that drops what no longer counts, so that what stands in the document is what counts now."""
     return {
@@ -121,8 +126,8 @@ def window_plus(model: str, calls: object, tokens: object) -> Document:
     return {"$let": {"vars": {"second": second}, "in": appended}}
 
 
-def is_usable() -> Document:
-    """Whether the key may be called, limits aside (`Key.is_usable`, and not cooled down)."""
+def is_in_service() -> Document:
+    """Whether the key may be called, limits and cooldown aside (`Key.is_usable`)."""
     over = {
         "$and": [
             {"$eq": ["$status", "exhausted"]},
@@ -130,14 +135,17 @@ def is_usable() -> Document:
             {"$lte": ["$status_until", "$$NOW"]},
         ]
     }
-    return {
-        "$and": [
-            {"$or": [{"$eq": ["$status", "active"]}, over]},
-            {"$lte": [{"$ifNull": ["$cooled_until", "$$NOW"]}, "$$NOW"]},
-        ]
-    }
+    return {"$or": [{"$eq": ["$status", "active"]}, over]}
 
 
+@cache
+def is_usable() -> Document:
+    """Whether the key may be called, limits aside: in service, and not cooled down."""
+    is_cool = {"$lte": [{"$ifNull": ["$cooled_until", "$$NOW"]}, "$$NOW"]}
+    return {"$and": [is_in_service(), is_cool]}
+
+
+@lru_cache(MODELS)
 def calls_left(model: str) -> Document:
     """How many more calls of a model fit, their tokens aside."""
     held = {"$add": [{"$sum": "$held.n"}, {"$sum": "$leased.n"}]}
@@ -152,6 +160,7 @@ def calls_left(model: str) -> Document:
     }
 
 
+@lru_cache(MODELS)
 def tokens_left(model: str) -> Document:
     """How many more tokens of a model fit."""
     leased = {"$sum": "$leased.t"}

@@ -126,6 +126,11 @@ class KeyPool:
         """The time on MongoDB's clock, in seconds since the epoch."""
         return self._clock() + self._server_offset
 
+    @property
+    def held_calls(self) -> int:
+        """How many calls are reserved here and not settled."""
+        return sum(self._live.values())
+
     def calls_that_fit(self, automation_id: str) -> int:
         """How many more calls the automation's keys have room for, as last seen; 0 while one waits here."""
         keys = self._automations.get(automation_id)

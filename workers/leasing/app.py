@@ -9,6 +9,7 @@ from faststream import FastStream
 from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
+from infra.metrics import exposed_metrics
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
 from infra.prices import keep_prices, load_prices
@@ -16,6 +17,7 @@ from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
 from workers.keys.pool import KeyPool
+from workers.leasing.metrics import LeaseMetrics
 from workers.leasing.queues import LeaseQueues
 from workers.leasing.replies import Replies
 from workers.leasing.request import LeaseRequestHandler
@@ -38,16 +40,18 @@ async def run(settings: Settings) -> None:
         mongo = await stack.enter_async_context(
             connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database)
         )
+        exposition = await stack.enter_async_context(exposed_metrics(settings, "leasing"))
+        metrics = None if exposition is None else LeaseMetrics(exposition)
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "leasing")
+        broker, connection = await connect_broker(settings, "leasing", metrics=exposition)
         async with connection.channel() as channel:
             await declare_topology(channel)
         apart = await connect_apart(settings, "leases")
         stack.push_async_callback(apart.close)
         pool = KeyPool(mongo, settings.worker_id)
-        handler = LeaseRequestHandler(mongo, pool, vault, await Replies.open(connection, apart))
+        handler = LeaseRequestHandler(mongo, pool, vault, await Replies.open(connection, apart), metrics)
         queues = LeaseQueues(settings, mongo, connection, handler.handle)
 
         def reload(automation_id: str) -> None:

@@ -21,6 +21,7 @@ from workers.keys.limits import CIRCUIT_FAILURES, SOON_S
 from workers.keys.pool import KeyPool, Reservation
 from workers.keys.registry import open_secret
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
+from workers.leasing.metrics import LENT, REPEATED, LeaseMetrics
 from workers.leasing.reading import Invalid, Request, read
 from workers.leasing.records import LeaseRecords, is_alive
 from workers.leasing.refusals import Failure, answer, refused, unwilling
@@ -49,8 +50,16 @@ class Granted:
 class LeaseRequestHandler:
     """Does the requests of one leasing worker."""
 
-    def __init__(self, mongo: Mongo, pool: KeyPool, vault: Vault, replies: Replies) -> None:
-        """Take the parts of a leasing worker."""
+    def __init__(
+        self,
+        mongo: Mongo,
+        pool: KeyPool,
+        vault: Vault,
+        replies: Replies,
+        metrics: LeaseMetrics | None = None,
+    ) -> None:
+        """Take the parts of a leasing worker, and what counts."""
+        self._metrics = metrics
         self._mongo = mongo
         self._pool = pool
         self._vault = vault
@@ -96,6 +105,7 @@ class LeaseRequestHandler:
             log.info("lease_refused", about=request.envelope, code=granted.code)
             body = answer(request.envelope, granted, time.monotonic() - began)
             await self._replies.refusal(request.envelope, body)
+            self._count(automation_id, granted.code.value)
 
     async def _again(self, request: Request) -> Granted | Failure | None:
         """The lease that this very request has got already, as long as it lives."""
@@ -179,6 +189,8 @@ class LeaseRequestHandler:
         if delivery is Delivery.UNDELIVERED and granted.is_new:
             await self._records.close(lease)
             await end_lease(self._mongo, LeasedKey.from_document(lease), used=0)
+        outcome = delivery.value if delivery is Delivery.UNDELIVERED else LENT if granted.is_new else REPEATED
+        self._count(lease["automation_id"], outcome)
         log.info(
             "lease_answered",
             about=request.envelope,
@@ -198,6 +210,11 @@ class LeaseRequestHandler:
         await self._replies.refusal(envelope, answer(envelope, failure, 0.0))
         reason = f"{failure.code}: {failure.message}"
         await self._replies.dead_letter(message, envelope, reason)
+        self._count(envelope.automation_id, failure.code.value)
+
+    def _count(self, automation_id: str, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.ended(automation_id, outcome)
 
 
 def _unreadable(request: Request, key_id: str, error: VaultError) -> Failure:

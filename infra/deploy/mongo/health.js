@@ -1,7 +1,8 @@
 // Healthy is a primary that takes writes. A replica set of one begins here, since nothing before this point
 // can begin it: it needs the server with its key file, its user and its name on the network.
+const password = require("fs").readFileSync(process.env.MONGO_INITDB_ROOT_PASSWORD_FILE, "utf8").trim();
 const admin = db.getSiblingDB("admin");
-admin.auth(process.env.MONGO_INITDB_ROOT_USERNAME, process.env.MONGO_INITDB_ROOT_PASSWORD);
+admin.auth(process.env.MONGO_INITDB_ROOT_USERNAME, password);
 try {
   admin.runCommand({ replSetGetStatus: 1 });
 } catch (error) {

@@ -2,6 +2,7 @@
 
 import base64
 import os
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,7 @@ def test_a_variable_that_is_no_setting_is_ignored(monkeypatch: pytest.MonkeyPatc
         ("AMQP_URL", "mongodb://guest:s3cr3t@localhost"),
         ("AMQP_ADMIN_URL", "amqp://guest:s3cr3t@localhost"),
         ("AMQP_ADMIN_URL", "s3cr3t"),
+        ("AMQP_URL", "amqps://bot:s3cr3t@h/v?cafile=/nowhere/ca.pem"),
         ("MONGO_URL", "http://guest:s3cr3t@localhost"),
         ("MONGO_URL", "postgresql://s3cr3t"),
         ("MONGO_URL", ""),
@@ -125,6 +127,31 @@ def test_an_address_may_be_any_that_the_services_speak(monkeypatch: pytest.Monke
         MONGO_URL="mongodb+srv://cluster.test/?x=1",
     )
     assert settings.mongo_url.get_secret_value() == "mongodb+srv://cluster.test/?x=1"
+
+
+def test_what_the_environment_does_not_say_is_read_from_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keyway_master_keys").write_text(f"m1:{KEY_1}\n")
+    (tmp_path / "keyway_amqp_url").write_text("amqp://of:a-file@h/v")
+    (tmp_path / "rabbitmq_password").write_text("of nobody's")
+    settings = load(monkeypatch, SECRETS_DIR=str(tmp_path), AMQP_URL="amqp://of:the-environment@h/v")
+    assert {name: key.get_secret_value() for name, key in settings.master_keys.items()} == {"m1": KEY_1}
+    assert settings.amqp_url.get_secret_value() == "amqp://of:the-environment@h/v"
+
+
+def test_a_wrong_value_in_a_file_is_named_like_one_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keyway_master_keys").write_text("m1:s3cr3t")
+    with pytest.raises(SettingsError, match="KEYWAY_MASTER_KEYS: expected") as raised:
+        load(monkeypatch, SECRETS_DIR=str(tmp_path))
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_a_folder_of_secrets_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="KEYWAY_SECRETS_DIR: there is no folder /nowhere"):
+        load(monkeypatch, SECRETS_DIR="/nowhere")
 
 
 @pytest.mark.parametrize("text", [f"m1:{KEY_1},m2:{KEY_2}", f" m1:{KEY_1} ,\n m2:{KEY_2},"])

@@ -1,9 +1,12 @@
 """What an admin changes of operators; each change is written to the audit log."""
 
+from typing import Self
+
 from pydantic import SecretStr
 
+from infra.mongo import Mongo
 from workers.console.access.audit import AuditLog
-from workers.console.access.operators import Operator, Operators, Role
+from workers.console.access.operators import FIRST, Operator, Operators, Role
 from workers.console.access.sessions import ApiTokens
 
 
@@ -16,6 +19,25 @@ class OperatorChanges:
         self._api_tokens = api_tokens
         self._audit = audit
         self._actor = actor
+
+    @classmethod
+    def of(cls, mongo: Mongo, actor: str) -> Self:
+        """The same over a database."""
+        return cls(Operators(mongo), ApiTokens(mongo), AuditLog(mongo), actor)
+
+    async def ensure_first(self) -> SecretStr | None:
+        """Make the first operator, an admin, where there is none.
+
+        Returns:
+            Its one-time password, which is kept nowhere; None where there are operators already.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        password = await self._operators.ensure_first()
+        if password is not None:
+            await self._audit.write(self._actor, "operator.added", FIRST, after={"role": Role.ADMIN.value})
+        return password
 
     async def add(self, username: str, role: Role) -> SecretStr:
         """Add an operator.

@@ -8,12 +8,15 @@ from workers.console.api import (
     alerts,
     automation_calls,
     automations,
+    budgets,
     dead_letters,
     health,
     keys,
     lanes,
+    leases,
     operators,
     overview,
+    reference,
     requests,
     session,
     usage,
@@ -29,12 +32,15 @@ ROUTERS: tuple[APIRouter, ...] = (
     overview.router,
     automations.router,
     keys.router,
+    leases.router,
+    budgets.router,
     usage.router,
     requests.router,
     lanes.router,
     dead_letters.router,
     alerts.router,
     automation_calls.router,
+    reference.router,
 )
 #: What browsers are told of every answer (OWASP, "HTTP Security Response Headers").
 HEADERS = {
@@ -42,12 +48,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
 }
-DOCS, OPENAPI = "/api/docs", "/api/openapi.json"
+OPENAPI = "/api/openapi.json"
 #: Answers of the API run nothing, whatever is made of them.
 NOTHING_ACTIVE = "default-src 'none'; frame-ancestors 'none'"
-#: The page of the documentation has its scripts from elsewhere: it is kept out of the operator's session, as
-#: a page of no site, which may read the OpenAPI document.
-SANDBOXED = "sandbox allow-scripts; frame-ancestors 'none'"
 
 
 def create_app(services: Services) -> FastAPI:
@@ -56,10 +59,9 @@ def create_app(services: Services) -> FastAPI:
         title="Keyway",
         version="1",
         description="Automations, their keys, queues and books. Sign in, or send a token as `Bearer`.",
-        docs_url=DOCS,
+        docs_url=None,
         redoc_url=None,
         openapi_url=OPENAPI,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.services = services
     for router in ROUTERS:
@@ -76,8 +78,5 @@ async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[
         response.headers.setdefault(name, value)
     if request.url.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
-        is_page = request.url.path == DOCS
-        response.headers.setdefault("Content-Security-Policy", SANDBOXED if is_page else NOTHING_ACTIVE)
-    if request.url.path == OPENAPI:
-        response.headers.setdefault("Access-Control-Allow-Origin", "*")
+        response.headers.setdefault("Content-Security-Policy", NOTHING_ACTIVE)
     return response

@@ -10,6 +10,7 @@ from contracts.names import AUTOMATION_ID_PATTERN
 
 #: Text that can be searched for: no control characters.
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+KEY_ID_PATTERN = r"^key-[0-9a-f]{16}$"
 #: Between these, times can be told to MongoDB.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 #: The largest limit: MongoDB's largest integer.
@@ -27,7 +28,7 @@ AutomationId: TypeAlias = Annotated[str, Path(pattern=AUTOMATION_ID_PATTERN)]
 AutomationFilter: TypeAlias = Annotated[
     str | None, Query(pattern=AUTOMATION_ID_PATTERN, description="Only this automation's.")
 ]
-KeyId: TypeAlias = Annotated[str, Path(pattern=r"^key-[0-9a-f]{16}$")]
+KeyId: TypeAlias = Annotated[str, Path(pattern=KEY_ID_PATTERN)]
 LetterId: TypeAlias = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 RequestIdFilter: TypeAlias = Annotated[
     str | None, Query(min_length=1, max_length=128, description="With this id.")

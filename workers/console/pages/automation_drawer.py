@@ -5,19 +5,26 @@ from collections.abc import Awaitable, Callable
 from nicegui import ui
 
 from workers.console.automations import AutomationView
+from workers.console.leases import LeaseFilter
 from workers.console.pages.automation_forms import change_settings
+from workers.console.pages.budget_list import BudgetList
 from workers.console.pages.dialogs import confirm, drawer, foot, plain, show_secret
 from workers.console.pages.figures import count, iso
 from workers.console.pages.layout import facts, local_time
+from workers.console.pages.lease_list import MOST_LEASES, show_leases
 from workers.console.pages.shared import Served
 from workers.console.pages.visit import Visit
 
 
-def open_automation(visit: Visit, served: Served, changed: Callable[[], Awaitable[None]]) -> None:
+async def open_automation(visit: Visit, served: Served, changed: Callable[[], Awaitable[None]]) -> None:
     """Show an automation in a panel on the right."""
     view = served.automation
+    leases = await visit.services.leases.read(LeaseFilter(view.automation_id, live=True), most=MOST_LEASES)
     with drawer(view.automation_id) as opened:
         _facts(served)
+        await BudgetList(visit, view.automation_id).show()
+        if view.allow_leases or leases:
+            show_leases(leases, lambda lease: lease.key_alias)
         ui.label("Processes that are alive").classes("text-weight-medium")
         _processes(view)
         with ui.row():

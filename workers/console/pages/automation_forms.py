@@ -25,13 +25,15 @@ class _SettingFields:
             if name == "max_in_flight":
                 field.props('clearable placeholder="no cap"')
             self._numbers[name] = field
+        self._leases = ui.switch("May ask for keys to call with itself", value=bool(values["allow_leases"]))
 
     def values(self) -> dict[str, int | None]:
         """What was filled in; of what may not be empty, the default where it is."""
-        return {
+        numbers = {
             name: AUTOMATION_DEFAULTS[name] if field.value is None else int(field.value)
             for name, field in self._numbers.items()
         }
+        return numbers | {"allow_leases": bool(self._leases.value)}
 
 
 def add_automation(visit: Visit, added: Callable[[], Awaitable[None]]) -> None:
@@ -65,7 +67,7 @@ def add_automation(visit: Visit, added: Callable[[], Awaitable[None]]) -> None:
 def change_settings(visit: Visit, view: AutomationView, changed: Callable[[], Awaitable[None]]) -> None:
     """Ask for an automation's settings, and set them."""
     with dialog(f"Settings of {view.automation_id}") as opened, ui.element("div").classes("kw-form"):
-        fields = _SettingFields({name: getattr(view, name) for name in SETTINGS})
+        fields = _SettingFields({name: getattr(view, name) for name in (*SETTINGS, "allow_leases")})
 
         async def save() -> None:
             settings = fields.values()

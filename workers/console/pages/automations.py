@@ -1,17 +1,21 @@
-"""Automations: their keys, what waits in their lanes, which of their processes are alive."""
+"""Automations: their keys, what waits in their lanes, what they may cost, and who of them is there."""
 
 from collections.abc import Callable
 from typing import Any
 
 from nicegui import ui
 
+from workers.budgets.registry import Standing
+from workers.console.automations import AutomationView
 from workers.console.pages.automation_drawer import open_automation
 from workers.console.pages.automation_forms import add_automation
+from workers.console.pages.budget_list import budget_bar
 from workers.console.pages.dialogs import confirm, primary
 from workers.console.pages.figures import count, iso
-from workers.console.pages.grid import Column, Grid, Row, action
-from workers.console.pages.layout import Empty, heading, panel
+from workers.console.pages.grid import Column, Row, action
+from workers.console.pages.layout import heading
 from workers.console.pages.live import Live
+from workers.console.pages.served_list import ServedList, Wording
 from workers.console.pages.shared import Served
 from workers.console.pages.tones import lane_chip
 from workers.console.pages.visit import Visit, say
@@ -22,8 +26,8 @@ COLUMNS = [
     Column("keys", "Keys", "number", sortable=True, note="keys_note"),
     Column("waiting", "Waiting", "number", sortable=True),
     Column("in_hand", "In flight", "number", sortable=True),
-    Column("processes", "Its processes", "number", sortable=True, note="versions"),
-    Column("seen", "Last heartbeat", "time", sortable=True),
+    Column("budget", "Budget", "bars"),
+    Column("seen", "Last heartbeat", "time", sortable=True, note="processes"),
 ]
 ORDERS: dict[str, Callable[[Served], Any]] = {
     "name": lambda served: served.automation.automation_id,
@@ -31,12 +35,16 @@ ORDERS: dict[str, Callable[[Served], Any]] = {
     "keys": lambda served: sum(served.automation.keys.values()),
     "waiting": lambda served: served.lane.state.waiting,
     "in_hand": lambda served: served.lane.state.in_hand,
-    "processes": lambda served: len(served.automation.processes),
     "seen": lambda served: str(served.automation.last_heartbeat_at or ""),
 }
-NONE_YET = (
-    "An automation is whoever asks for generations: add one, and give its service token to the program. "
-    "The same by command: keyway automations add NAME"
+WORDING = Wording(
+    label="Automations",
+    field="Automation",
+    icon="smart_toy",
+    no_match="No automation matches",
+    none_yet="There are no automations yet",
+    what_next="An automation is whoever asks for generations: add one, and give its service token to the "
+    "program. The same by command: keyway automations add NAME",
 )
 
 
@@ -50,50 +58,33 @@ async def build(visit: Visit) -> None:
 class _Automations:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self._text = visit.asked("text") or ""
 
     def lay_out(self) -> None:
         with ui.element("div").classes("kw-bar-top"):
-            heading("Automations", "Who asks for generations, with which keys, and who of them is there.")
+            heading("Automations", "Who asks for generations, with which keys, and what it may cost.")
             if self._visit.is_admin:
-                primary("Add automation", lambda: add_automation(self._visit, self._again), icon="add")
+                primary("Add automation", self._add, icon="add")
         self.live = Live(self._visit, self._refresh)
-        with ui.element("div").classes("kw-filters"):
-            search = ui.input(placeholder="Automation", value=self._text, on_change=self._search)
-            search.props('outlined dense debounce=250 clearable aria-label="Search automations"')
-            search.classes("kw-search")
-        with panel("", tight=True):
-            self._none = Empty("smart_toy")
-            columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
-            self._grid = Grid(
-                columns, label="Automations", on_ask=self.live.now, on_act=self.live.acting(self._act)
-            )
+        self._list = ServedList(
+            self._visit, self.live, WORDING, columns=COLUMNS, orders=ORDERS, rows=self._rows, act=self._act
+        )
 
-    async def _search(self, event: Any) -> None:
-        self._text = event.value or ""
-        self._grid.first_page()
-        await self.live.now()
-
-    async def _again(self) -> None:
-        self._visit.shared.automations.forget()
-        await self.live.now()
+    def _add(self) -> None:
+        add_automation(self._visit, self._list.again)
 
     async def _refresh(self) -> None:
-        asked = self._grid.asked
-        found = [
-            served
-            for served in await self._visit.shared.automations()
-            if self._text.casefold() in served.automation.automation_id
+        await self._list.refresh()
+
+    async def _rows(self, part: list[Served]) -> list[Row]:
+        ids = [served.automation.automation_id for served in part]
+        own = {"automation_id": {"$in": ids}, "scope": "automation"}
+        budgets: dict[str, list[Standing]] = {automation_id: [] for automation_id in ids}
+        for standing in await self._visit.services.budgets.standings(own):
+            budgets[standing.budget.automation_id].append(standing)
+        return [
+            row_of(served, budgets[served.automation.automation_id], with_actions=self._visit.is_admin)
+            for served in part
         ]
-        found.sort(key=ORDERS[asked.sort_by or "name"], reverse=asked.descending)
-        part = found[asked.skip : asked.skip + asked.size]
-        self._grid.show([row_of(served, with_actions=self._visit.is_admin) for served in part], len(found))
-        self._grid.set_visibility(bool(found))
-        self._none.set_visibility(not found)
-        if not found and self._text:
-            self._none.say("No automation matches", "Search for less.")
-        elif not found:
-            self._none.say("There are no automations yet", NONE_YET)
 
     async def _act(self, name: str, automation_id: str) -> None:
         found = [
@@ -102,7 +93,7 @@ class _Automations:
         if not found:
             say("That automation is gone.", good=False)
         elif name == "open":
-            open_automation(self._visit, found[0], self._again)
+            await open_automation(self._visit, found[0], self._list.again)
         elif name == "disable":
             confirm(
                 f"Disable {automation_id}?",
@@ -115,7 +106,7 @@ class _Automations:
 
     async def _change(self, automation_id: str, fields: dict[str, int | None], done: str) -> None:
         await change_automation(self._visit, automation_id, fields, done)
-        await self._again()
+        await self._list.again()
 
 
 #: What each action changes, and what is said of it.
@@ -136,12 +127,11 @@ async def change_automation(
     )
 
 
-def row_of(served: Served, *, with_actions: bool) -> Row:
-    """An automation as the table shows it."""
+def row_of(served: Served, budgets: list[Standing], *, with_actions: bool) -> Row:
+    """An automation as the table shows it, with its own budgets."""
     automation, lane = served.automation, served.lane
     keys = automation.keys
     others = [f"{keys[status]} {status}" for status in ("error", "exhausted", "disabled") if keys.get(status)]
-    versions = sorted({process.version for process in automation.processes})
     shown: Row = {
         "key": automation.automation_id,
         "name": automation.automation_id,
@@ -153,8 +143,8 @@ def row_of(served: Served, *, with_actions: bool) -> Row:
         "keys_note": " · ".join(others),
         "waiting": count(lane.state.waiting),
         "in_hand": count(lane.state.in_hand),
-        "processes": count(len(automation.processes)),
-        "versions": ", ".join(versions)[:60],
+        "budget": [budget_bar(standing) for standing in budgets],
+        "processes": _processes(automation),
         "seen": iso(automation.last_heartbeat_at),
     }
     if with_actions:
@@ -162,3 +152,12 @@ def row_of(served: Served, *, with_actions: bool) -> Row:
         switch = ("disable", "Disable", "block") if automation.enabled else ("enable", "Enable", "check")
         shown["actions"] = [action(*pause), action(*switch)]
     return shown
+
+
+def _processes(automation: AutomationView) -> str:
+    """How many are alive, and whether they are of different versions, as while one is rolled out."""
+    alive, versions = len(automation.processes), len({p.version for p in automation.processes})
+    if not alive:
+        return "none is alive" if automation.last_heartbeat_at else ""
+    text = "1 process" if alive == 1 else f"{count(alive)} processes"
+    return text if versions == 1 else f"{text}, {versions} versions"

@@ -67,6 +67,27 @@ def line(labels: Sequence[str], name: str, values: Sequence[float | None]) -> Op
     }
 
 
+def sparkline() -> Options:
+    """A line without axes, as small as a table's cell; its values come with each row."""
+    return {
+        "animation": False,
+        "grid": {"left": 1, "right": 1, "top": 3, "bottom": 2},
+        "xAxis": {"type": "category", "show": False, "boundaryGap": False},
+        "yAxis": {"type": "value", "show": False, "min": 0},
+        "series": [
+            {
+                "type": "line",
+                "silent": True,
+                "showSymbol": False,
+                "smooth": 0.2,
+                "data": [],
+                "lineStyle": {"width": 1.5, "color": PALETTE[0]},
+                "areaStyle": {"color": PALETTE[0], "opacity": 0.1},
+            }
+        ],
+    }
+
+
 def waterfall(steps: Sequence[tuple[str, int, int, str]]) -> Options:
     """Where time went: a bar for each step, from where it began.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from inspect import isawaitable
+from inspect import iscoroutine
 from typing import Any
 
 from nicegui import ui
@@ -30,13 +30,22 @@ def danger(text: str, on_click: Handler, icon: str | None = None) -> ui.button:
     return button.props("unelevated").classes("kw-button")
 
 
+def icon_button(icon: str, label: str, on_click: Handler) -> ui.button:
+    """A button that is an icon alone; its label is for screen readers, and shown on hover."""
+    button = ui.button(icon=icon, on_click=_of_the_page(on_click), color=None).props("flat round dense")
+    button.props["aria-label"] = label
+    with button.classes("kw-quiet"):
+        ui.tooltip(label)
+    return button
+
+
 def _of_the_page(on_click: Handler) -> Callable[[], Awaitable[None]]:
     """Run a handler as the page's, not as its button's: that may go away with its dialog meanwhile."""
 
     async def run() -> None:
         with ui.context.client:
             result = on_click()
-            if isawaitable(result):
+            if iscoroutine(result):  # a dialog is awaitable too, and opens when it is awaited
                 await result
 
     return run

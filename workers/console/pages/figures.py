@@ -15,6 +15,15 @@ def money(nanousd: int) -> str:
     return f"${usd:.4f}" if abs(usd) >= 0.001 else f"${usd:.6f}"
 
 
+def short_money(nanousd: int) -> str:
+    """A round amount of nano-USD, such as a limit, without zeros at its end but those of cents."""
+    if nanousd >= 10_000 * NANO:
+        return f"${compact(nanousd / NANO)}"
+    dollars, _, rest = money(nanousd).partition(".")
+    rest = rest.rstrip("0")
+    return f"{dollars}.{rest:0<2}" if rest else dollars
+
+
 def count(number: float) -> str:
     """A whole number."""
     return f"{number:,.0f}"

@@ -1,5 +1,32 @@
 // A table of rows that the server pages and sorts. Vue escapes every value; there is no markup in them.
+// A small ECharts chart; `options` say how it looks.
+const Spark = {
+  template: `<div class="kw-spark" role="img"></div>`,
+  props: { points: Array, options: Object },
+  async mounted() {
+    const { echarts } = await import("nicegui-echart");
+    if (!this.$el.isConnected) return;
+    this.chart = echarts.init(this.$el, null, { renderer: "svg", width: 104, height: 26 });
+    this.chart.setOption(this.options);
+    this.draw();
+  },
+  beforeUnmount() {
+    this.chart?.dispose();
+  },
+  watch: {
+    points(now, before) {
+      if (String(now) !== String(before)) this.draw();
+    },
+  },
+  methods: {
+    draw() {
+      this.chart?.setOption({ series: [{ data: this.points }] });
+    },
+  },
+};
+
 export default {
+  components: { Spark },
   template: `
     <q-table
       class="kw-grid" flat binary-state-sort
@@ -20,7 +47,8 @@ export default {
               <span v-if="scope.row[column.name]" class="kw-chip" :class="'kw-' + scope.row[column.name].tone">{{ scope.row[column.name].text }}</span>
             </template>
             <template v-else-if="column.kind === 'bars'">
-              <div class="kw-bars">
+              <span v-if="!scope.row[column.name].length" class="kw-none">—</span>
+              <div v-else class="kw-bars">
                 <div v-for="bar in scope.row[column.name]" :key="bar.label" class="kw-bar">
                   <span class="kw-bar-label">{{ bar.label }}</span>
                   <span class="kw-bar-track" v-if="bar.share !== null" role="meter" aria-valuemin="0" aria-valuemax="100"
@@ -33,10 +61,15 @@ export default {
               </div>
             </template>
             <template v-else-if="column.kind === 'link'">
-              <button type="button" class="kw-link" @click="act('open', scope.row)">{{ scope.row[column.name] }}</button>
+              <button type="button" class="kw-link" :title="scope.row[column.name]" @click="act('open', scope.row)">{{ scope.row[column.name] }}</button>
             </template>
             <template v-else-if="column.kind === 'time'">
               <local-time v-if="scope.row[column.name]" :at="scope.row[column.name]"></local-time>
+              <span v-else class="kw-none">—</span>
+            </template>
+            <template v-else-if="column.kind === 'spark'">
+              <spark v-if="scope.row[column.name]" :points="scope.row[column.name].points" :options="spark"
+                     :aria-label="scope.row[column.name].label" :title="scope.row[column.name].label"></spark>
               <span v-else class="kw-none">—</span>
             </template>
             <template v-else-if="column.kind === 'actions'">
@@ -54,7 +87,7 @@ export default {
       </template>
     </q-table>
   `,
-  props: { rows: Array, columns: Array, rowKey: String, label: String, paged: Boolean, pagination: Object },
+  props: { rows: Array, columns: Array, rowKey: String, label: String, paged: Boolean, pagination: Object, spark: Object },
   emits: ["ask", "act"],
   data() {
     return { page: { ...this.pagination } };

@@ -6,18 +6,25 @@ each kind of a cell looks.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nicegui import events, ui
+from nicegui.elements import echart
+
+from workers.console.pages.charts import sparkline
 
 Row: TypeAlias = dict[str, Any]
 #: How a cell looks, and what its value is:
 #: `text`: a string; `link`: the same, which opens the row; `number`: a string, to the right;
 #: `time`: a time for the browser; `chip`: `{"text", "tone"}`; `bars`: a list of `{"label", "share", "text"}`;
+#: `spark`: `{"points", "label"}`, a line through numbers;
 #: `actions`: a list of `{"name", "label", "icon"}`. With `note` a further field stands below, in small.
-Kind: TypeAlias = Literal["text", "link", "mono", "number", "time", "chip", "bars", "actions"]
+Kind: TypeAlias = Literal["text", "link", "mono", "number", "time", "chip", "bars", "spark", "actions"]
 
 PAGE_SIZE = 25
+#: NiceGUI's own ECharts.
+ECHARTS = str(Path(echart.__file__).parent / "dist")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Asked:
         return (self.page - 1) * self.size
 
 
-class Grid(ui.element, component="grid.js"):
+class Grid(ui.element, component="grid.js", esm={"nicegui-echart": ECHARTS}):
     """The table; give it rows with `show`."""
 
     def __init__(
@@ -94,6 +101,7 @@ class Grid(ui.element, component="grid.js"):
         self._props["label"] = label
         self._props["row-key"] = key
         self._props["paged"] = paged
+        self._props["spark"] = sparkline()
         self._props["rows"] = []
         self._props["pagination"] = self._pagination(0)
         self.on("ask", self._asks)
@@ -143,6 +151,11 @@ class Grid(ui.element, component="grid.js"):
 def chip(text: str, tone: str) -> dict[str, str]:
     """A status, by colour and text; tones are `good`, `warn`, `bad`, `info` and `idle`."""
     return {"text": text, "tone": tone}
+
+
+def spark(points: list[int], label: str) -> dict[str, Any] | None:
+    """A line through numbers, and what screen readers say of it; nothing where there is none to draw."""
+    return {"points": points, "label": label} if len(points) > 1 else None
 
 
 def action(name: str, label: str, icon: str) -> dict[str, str]:

@@ -6,11 +6,13 @@ from datetime import datetime
 from nicegui import ui
 
 from infra.mongo import Document
+from workers.console.leases import LeaseFilter
 from workers.console.pages.charts import line
 from workers.console.pages.dialogs import confirm, drawer, foot, plain
 from workers.console.pages.figures import count, duration, iso, percent
 from workers.console.pages.key_forms import LIMITS, change_limits
 from workers.console.pages.layout import facts, local_time
+from workers.console.pages.lease_list import MOST_LEASES, show_leases
 from workers.console.pages.tones import KEY_TONES
 from workers.console.pages.visit import Visit
 from workers.keys.facts import TIERS, KeyView, key_of_id, warnings
@@ -20,9 +22,12 @@ async def open_key(visit: Visit, view: KeyView, changed: Callable[[], Awaitable[
     """Show a key in a panel on the right."""
     key = view.key
     latencies = await visit.services.key_table.latencies(view)
+    leases = await visit.services.leases.read(LeaseFilter(key_id=key.id, live=True), most=MOST_LEASES)
     with drawer(f"{key.automation_id} / {key.alias}") as opened:
         _facts(view)
         _latency(latencies)
+        if leases:
+            show_leases(leases, lambda lease: lease.automation_id)
         _history(view.document.get("history", []))
         if visit.is_admin:
             ui.element("div").classes("kw-grow")

@@ -1,18 +1,23 @@
 """Keys: each with its status and why, what is used of its limits, how well it does, what it cost today."""
 
+import time
 from datetime import UTC, datetime
 
 from nicegui import ui
 
 from infra.errors import NotFoundError
 from workers.console.key_table import KeyRow
+from workers.console.leases import LeaseFilter
 from workers.console.pages.dialogs import plain, primary
 from workers.console.pages.figures import compact, count, duration, iso, money, percent
-from workers.console.pages.grid import Column, Grid, Row, action, bar, chip
+from workers.console.pages.grid import Column, Grid, Row, action, bar, chip, spark
 from workers.console.pages.key_drawer import open_key
 from workers.console.pages.key_forms import add_key
 from workers.console.pages.key_import import import_keys
 from workers.console.pages.layout import Empty, heading, panel
+from workers.console.pages.lease_list import COLUMNS as LEASES
+from workers.console.pages.lease_list import MOST_LEASES
+from workers.console.pages.lease_list import row_of as lease_row
 from workers.console.pages.live import Live
 from workers.console.pages.tones import KEY_TONES
 from workers.console.pages.visit import Visit, say, sentence
@@ -31,8 +36,13 @@ COLUMNS = [
     Column("status", "Status", "chip", sortable=True, note="reason"),
     Column("use", "Used of its limits", "bars"),
     Column("latency", "Latency", "number", sortable=True, note="errors"),
+    Column("spark", "Last calls", "spark"),
     Column("cost", "Today", "number", note="calls"),
 ]
+#: No line ends here (U+2060).
+JOINED = "\N{WORD JOINER}"
+#: How often the last calls of the keys that are shown are read anew, in seconds.
+SPARK_EVERY_S = 10.0
 NONE_YET = (
     "Add an automation first, then its keys here: one by one, or many from a CSV file. "
     "The same by command: keyway keys add AUTOMATION Primary"
@@ -54,6 +64,8 @@ class _Keys:
         self._text = visit.asked("text") or ""
         status = visit.asked("status") or ""
         self._status = status if status in STATUSES else ""
+        self._sparks: dict[str, list[int]] = {}
+        self._sparked: tuple[frozenset[str], float] = (frozenset(), float("-inf"))
 
     def lay_out(self) -> None:
         with ui.element("div").classes("kw-bar-top"):
@@ -79,6 +91,10 @@ class _Keys:
             self._none = Empty("key_off")
             columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
             self._grid = Grid(columns, label="Keys", on_ask=self.live.now, on_act=self.live.acting(self._act))
+        with panel(
+            "Direct keys that are out", "automations call the provider with them themselves", tight=True
+        ) as self._lent:
+            self._leases = Grid(LEASES, label="Direct keys", paged=False)
 
     async def _refresh(self) -> None:
         asked = self._grid.asked
@@ -90,11 +106,26 @@ class _Keys:
             skip=asked.skip,
             most=asked.size,
         )
-        self._grid.show([row_of(row, with_actions=self._visit.is_admin) for row in rows], total)
+        sparks = await self._last_calls([row.view for row in rows])
+        self._grid.show(
+            [row_of(row, sparks.get(row.view.key.id, []), with_actions=self._visit.is_admin) for row in rows],
+            total,
+        )
         self._grid.set_visibility(total > 0)
         self._none.set_visibility(total == 0)
         if total == 0:
             self._say_why_none()
+        leases = await self._visit.services.leases.read(LeaseFilter(live=True), most=MOST_LEASES)
+        self._leases.show([lease_row(lease) for lease in leases])
+        self._lent.set_visibility(bool(leases))
+
+    async def _last_calls(self, views: list[KeyView]) -> dict[str, list[int]]:
+        """How long the last calls of keys took: of the same keys read every `SPARK_EVERY_S` only."""
+        ids = frozenset(view.key.id for view in views)
+        if self._sparked[0] != ids or time.monotonic() - self._sparked[1] > SPARK_EVERY_S:
+            self._sparks = await self._visit.services.key_table.sparklines(views)
+            self._sparked = (ids, time.monotonic())
+        return self._sparks
 
     def _say_why_none(self) -> None:
         if self._text or self._status:
@@ -147,8 +178,8 @@ async def act(visit: Visit, view: KeyView, name: str) -> None:
             raise NotFoundError(f"no action {name}")
 
 
-def row_of(row: KeyRow, *, with_actions: bool) -> Row:
-    """A key as the table shows it."""
+def row_of(row: KeyRow, calls: list[int], *, with_actions: bool) -> Row:
+    """A key as the table shows it, with how long its last calls took in milliseconds."""
     view, key = row.view, row.view.key
     requests, tokens = used_in_window(key, view.now)
     limits = key.limits
@@ -156,7 +187,7 @@ def row_of(row: KeyRow, *, with_actions: bool) -> Row:
     shown: Row = {
         "key": key.id,
         "alias": key.alias,
-        "owner": f"{key.automation_id} · …{view.document['last_four']}{tier}",
+        "owner": f"{key.automation_id} · …{JOINED}{view.document['last_four']}{tier}",
         **_status(view),
         "use": [
             bar("req/min", requests, limits.requests_per_minute, _of(requests, limits.requests_per_minute)),
@@ -166,6 +197,7 @@ def row_of(row: KeyRow, *, with_actions: bool) -> Row:
         ],
         "latency": duration(key.latency_ms) if key.latency_ms else "—",
         "errors": f"{percent(key.error_rate)} errors" if key.error_rate >= 0.0005 else "",
+        "spark": spark(calls, _range(calls)),
         "cost": money(row.cost_today_nanousd),
         "calls": f"{count(row.calls_today)} calls",
     }  # fmt: skip
@@ -190,6 +222,13 @@ def _status(view: KeyView) -> Row:
         "reason": "" if key.status == "active" else key.status_reason,
         "reason_until": iso(view.document.get("status_until")) if key.status != "active" else None,
     }
+
+
+def _range(calls: list[int]) -> str:
+    if not calls:
+        return ""
+    least, most, last = (duration(took) for took in (min(calls), max(calls), calls[-1]))
+    return f"{len(calls)} calls: {least} to {most}, the last {last}"
 
 
 def _of(used: int, limit: int | None) -> str:

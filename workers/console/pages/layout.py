@@ -12,6 +12,8 @@ from workers.console.pages.visit import Visit
 
 #: Narrower than this, in pixels, the navigation hides behind a button.
 NARROW = 900
+#: From this share on a meter is in an alarm's colour.
+FULL = 0.9
 #: What comes after each choice, and its icon.
 NEXT_THEME: dict[Theme, Theme] = {"auto": "light", "light": "dark", "dark": "auto"}
 THEME_ICONS: dict[Theme, str] = {"auto": "contrast", "light": "light_mode", "dark": "dark_mode"}
@@ -105,6 +107,16 @@ def facts() -> Iterator[None]:
     """A list of names and values: make them in turn."""
     with ui.element("div").classes("kw-facts"):
         yield
+
+
+def meter(share: float, label: str) -> None:
+    """How much is used, as a share of 1; what is over it is shown as full."""
+    track = ui.element("div").classes("kw-bar-track").props("role=meter aria-valuemin=0 aria-valuemax=100")
+    track.props["aria-valuenow"] = round(share * 100)
+    track.props["aria-label"] = label
+    with track:
+        fill = ui.element("div").classes("kw-bar-fill" + (" kw-full" if share >= FULL else ""))
+        fill.style(f"width: {min(share, 1):.1%}")
 
 
 def local_time(at: str) -> ui.element:

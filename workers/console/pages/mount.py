@@ -30,8 +30,8 @@ from workers.console.pages.shared import SharedReads
 from workers.console.pages.visit import Visit
 from workers.console.services import Services
 
-#: How long the browser of a page may be away before the page ends, in seconds.
-RECONNECT_S = 5.0
+#: How long the browser of a page may be away before the page ends, in seconds: a busy one answers late.
+RECONNECT_S = 15.0
 #: How long building a page may take, in seconds.
 BUILD_S = 20.0
 

@@ -5,11 +5,21 @@ from typing import Any
 from nicegui import ui
 
 from infra.mongo import Document
-from workers.console.overview import Overview
+from workers.console.overview import BudgetsToday, Overview
 from workers.console.pages.alerts import alert_name
 from workers.console.pages.charts import TONES, stacked_bars
-from workers.console.pages.figures import compact, count, counted, duration, iso, money, rate
-from workers.console.pages.layout import Empty, heading, local_time, panel
+from workers.console.pages.figures import (
+    compact,
+    count,
+    counted,
+    duration,
+    iso,
+    money,
+    percent,
+    rate,
+    short_money,
+)
+from workers.console.pages.layout import Empty, heading, local_time, meter, panel
 from workers.console.pages.live import Live
 from workers.console.pages.tones import severity_chip
 from workers.console.pages.visit import Visit
@@ -57,6 +67,7 @@ class _View:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._alerts: list[Document] = []
+        self._budgets: BudgetsToday | None = None
 
     def lay_out(self) -> None:
         with ui.element("div").classes("kw-tiles"):
@@ -69,8 +80,11 @@ class _View:
             self._keys = Tile("Keys in use", "/keys")
             self._dead = Tile("Dead letters", "/dead-letters")
         with ui.element("div").classes("kw-columns"):
-            with panel("Calls by outcome", "each 5 seconds of the last minute"):
-                self._chart = ui.echart(stacked_bars([], [])).classes("kw-chart")
+            with ui.element("div").classes("kw-stack"):
+                with panel("Calls by outcome", "each 5 seconds of the last minute"):
+                    self._chart = ui.echart(stacked_bars([], [])).classes("kw-chart")
+                with panel("Daily budgets", "by how much of them is spent", tight=True):
+                    self._budget_list = ui.element("div").classes("kw-list")
             with panel("Open alerts", tight=True):
                 self._list = ui.element("div").classes("kw-list")
 
@@ -79,6 +93,11 @@ class _View:
         alerts = await self._visit.shared.alerts()
         self._show_tiles(seen)
         self._show_chart(seen)
+        if seen.budgets_today != self._budgets or not self._budget_list.default_slot.children:
+            self._budgets = seen.budgets_today
+            self._budget_list.clear()
+            with self._budget_list:
+                _show_budgets(seen.budgets_today)
         if alerts != self._alerts or not self._list.default_slot.children:
             self._alerts = alerts
             self._list.clear()
@@ -97,8 +116,7 @@ class _View:
         self._wait.show(duration(seen.queue_wait.p50_ms), f"p95 {duration(seen.queue_wait.p95_ms)}")
         provider = seen.provider_time
         self._provider.show(duration(provider.p50_ms), f"p95 {duration(provider.p95_ms)}")
-        unpriced = f" · {count(today['unpriced'])} without a price" if today["unpriced"] else ""
-        self._spent.show(money(today["cost_nanousd"]), f"{counted(today['attempts'], 'call')}{unpriced}")
+        self._spent.show(money(today["cost_nanousd"]), _against_budget(seen))
         self._tokens.show(
             compact(today["total_tokens"]),
             f"{compact(today['prompt_tokens'])} in · {compact(today['completion_tokens'])} out",
@@ -133,6 +151,36 @@ class _View:
 def _troubles(keys: dict[str, int]) -> str:
     parts = [f"{keys[status]} {status}" for status in ("error", "exhausted", "disabled") if keys.get(status)]
     return " · ".join(parts) or ("all is well" if keys else "add one on the page Keys")
+
+
+def _against_budget(seen: Overview) -> str:
+    """What was spent of daily budgets; without any, how many calls it was."""
+    budgets, unpriced = seen.budgets_today, seen.today["unpriced"]
+    if budgets.count:
+        note = f"{money(budgets.spent_nanousd)} of {short_money(budgets.limit_nanousd)} budgeted"
+    else:
+        note = counted(seen.today["attempts"], "call")
+    return note + (f" · {count(unpriced)} without a price" if unpriced else "")
+
+
+def _show_budgets(budgets: BudgetsToday) -> None:
+    if not budgets.count:
+        hint = "An automation has one from its panel on the page Automations, or: keyway budgets set"
+        Empty("savings", "No automation has a daily budget", hint)
+        return
+    for budget in budgets.most_used:
+        share = budget.spent_nanousd / budget.limit_nanousd
+        with ui.element("div").classes("kw-list-row"):
+            with ui.element("div").classes("kw-list-main"):
+                ui.link(budget.automation_id, f"/automations?text={budget.automation_id}")
+                meter(share, f"Spent of the daily budget of {budget.automation_id}")
+            with ui.element("div").classes("kw-list-side"):
+                ui.label(f"{money(budget.spent_nanousd)} of {short_money(budget.limit_nanousd)}")
+                what = ("calls are stopped" if budget.hard else "spent") if share >= 1 else percent(share)
+                ui.label(what).classes("kw-muted")
+    if budgets.count > len(budgets.most_used):
+        rest = counted(budgets.count - len(budgets.most_used), "other")
+        ui.label(f"and {rest}, of which less is spent").classes("kw-muted kw-list-row")
 
 
 def _show_alerts(alerts: list[Document]) -> None:

@@ -11,8 +11,9 @@ from workers.console.pages.automations import CHANGES, change_automation
 from workers.console.pages.dialogs import danger, dialog, foot, plain
 from workers.console.pages.figures import count, duration, rate
 from workers.console.pages.grid import Column, Grid, Row, action
-from workers.console.pages.layout import Empty, heading, panel
+from workers.console.pages.layout import heading, panel
 from workers.console.pages.live import Live
+from workers.console.pages.served_list import ServedList, Wording
 from workers.console.pages.shared import Served
 from workers.console.pages.tones import lane_chip
 from workers.console.pages.visit import Visit
@@ -37,6 +38,14 @@ ORDERS: dict[str, Callable[[Served], Any]] = {
     "goes": lambda served: served.lane.state.deliver_rate,
     "workers": lambda served: served.lane.state.consumers,
 }
+WORDING = Wording(
+    label="Lanes",
+    field="Automation",
+    icon="queue",
+    no_match="No lane matches",
+    none_yet="There are no lanes yet",
+    what_next="Each automation brings its own: add one on the page Automations.",
+)
 
 
 async def build(visit: Visit) -> None:
@@ -49,29 +58,23 @@ async def build(visit: Visit) -> None:
 class _Queues:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self._text = ""
 
     def lay_out(self) -> None:
         with ui.element("div").classes("kw-bar-top"):
             heading("Queues", "Each automation has a lane of its own: one that stands holds up no other.")
             self._sum = ui.label().classes("kw-live")
         self.live = Live(self._visit, self._refresh)
-        with ui.element("div").classes("kw-filters"):
-            search = ui.input(placeholder="Automation", on_change=self._search)
-            search.props('outlined dense debounce=250 clearable aria-label="Search lanes"').classes(
-                "kw-search"
-            )
-        with panel("", tight=True):
-            self._none = Empty("queue")
-            columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
-            self._grid = Grid(
-                columns,
-                label="Lanes",
-                sort_by="waiting",
-                descending=True,
-                on_ask=self.live.now,
-                on_act=self.live.acting(self._act),
-            )
+        self._list = ServedList(
+            self._visit,
+            self.live,
+            WORDING,
+            columns=COLUMNS,
+            orders=ORDERS,
+            rows=self._rows,
+            act=self._act,
+            sort_by="waiting",
+            descending=True,
+        )
         with panel("Keyway's own queues", tight=True):
             self._own = Grid(
                 [
@@ -83,31 +86,11 @@ class _Queues:
                 paged=False,
             )
 
-    async def _search(self, event: Any) -> None:
-        self._text = event.value or ""
-        self._grid.first_page()
-        await self.live.now()
-
-    async def _again(self) -> None:
-        self._visit.shared.automations.forget()
-        await self.live.now()
+    async def _rows(self, part: list[Served]) -> list[Row]:
+        return [row_of(served, with_actions=self._visit.is_admin) for served in part]
 
     async def _refresh(self) -> None:
-        asked = self._grid.asked
-        every = await self._visit.shared.automations()
-        found = [served for served in every if self._text.casefold() in served.lane.automation_id]
-        found.sort(key=ORDERS[asked.sort_by or "name"], reverse=asked.descending)
-        part = found[asked.skip : asked.skip + asked.size]
-        self._grid.show([row_of(served, with_actions=self._visit.is_admin) for served in part], len(found))
-        self._grid.set_visibility(bool(found))
-        self._none.set_visibility(not found)
-        if not found:
-            self._none.say(
-                "No lane matches" if self._text else "There are no lanes yet",
-                "Search for less."
-                if self._text
-                else "Each automation brings its own: add one on the page Automations.",
-            )
+        every = await self._list.refresh()
         waiting = sum(served.lane.state.waiting for served in every)
         in_hand = sum(served.lane.state.in_hand for served in every)
         self._sum.text = f"{count(waiting)} wait, {count(in_hand)} in hand"
@@ -137,7 +120,7 @@ class _Queues:
             self._ask_to_purge(automation_id)
         elif name in {"pause", "resume"}:
             await change_automation(self._visit, automation_id, *CHANGES[name])
-            await self._again()
+            await self._list.again()
 
     def _ask_to_purge(self, automation_id: str) -> None:
         with dialog(f"Throw away what waits for {automation_id}?") as opened:
@@ -153,7 +136,7 @@ class _Queues:
                 )
                 if thrown is not None:
                     opened.close()
-                    await self._again()
+                    await self._list.again()
 
             with foot():
                 plain("Cancel", opened.close)

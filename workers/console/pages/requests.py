@@ -76,6 +76,7 @@ class _Requests:
         with panel("", tight=True):
             self._none = Empty("receipt_long")
             self._grid = Grid(COLUMNS, label="Requests", paged=False, on_act=self.live.acting(self._act))
+            self._grid.classes("kw-ids")
         with ui.element("div").classes("kw-dialog-foot"):
             self._newest = plain("Newest", lambda: self._filter(before=None), icon="first_page")
             self._next = plain("Older", lambda: self._filter(before=self._older), icon="chevron_right")

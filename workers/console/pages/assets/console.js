@@ -30,6 +30,24 @@ document.addEventListener("visibilitychange", () => {
   if (window.did_handshake) emitEvent("keyway-seen", document.visibilityState === "visible");
 });
 
+// A page that the console no longer knows, since its browser slept or the console has started anew, is refused
+// its websocket: it is loaded anew, once the console answers, and goes on.
+const REFUSALS = 2;
+function watch() {
+  if (!window.socket) return setTimeout(watch, 50);
+  let connected = window.socket.connected;
+  let refused = 0;
+  window.socket.on("connect", () => {
+    connected = true;
+    refused = 0;
+  });
+  window.socket.on("connect_error", async () => {
+    const answer = await fetch("/healthz").catch(() => null);
+    if (answer?.ok && connected && ++refused >= REFUSALS) location.reload();
+  });
+}
+watch();
+
 // `/` goes to the search field, as in most consoles.
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");

@@ -23,6 +23,22 @@ def test_money_has_more_digits_the_smaller_it_is(nanousd: int, shown: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("nanousd", "shown"),
+    [
+        (19_050, "$0.000019"),
+        (50_000_000, "$0.05"),
+        (750_000_000, "$0.75"),
+        (12_500_000_000, "$12.50"),
+        (50_000_000_000, "$50"),
+        (4_000_000_000_000, "$4,000"),
+        (250_000_000_000_000, "$250k"),
+    ],
+)
+def test_a_limit_is_short(nanousd: int, shown: str) -> None:
+    assert figures.short_money(nanousd) == shown
+
+
+@pytest.mark.parametrize(
     ("number", "shown"),
     [(0, "0"), (9_999, "9,999"), (40_000, "40.0k"), (266_400, "266k"), (2_000_000, "2.0M"), (7.2e9, "7.2B")],
 )

@@ -1,0 +1,114 @@
+"""Metrics for Prometheus: one registry a process, served at `/metrics` where a port is set."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+
+from infra.listening import listen
+from infra.settings import Settings
+
+log = structlog.get_logger()
+
+#: Models that get a label of their own in one process; further ones are told together, as `OTHER`.
+MOST_MODELS = 50
+OTHER = "other"
+
+Metric = TypeVar("Metric", bound=MetricWrapperBase)
+
+
+class Children(dict[tuple[str, ...], Metric], Generic[Metric]):
+    """The children of a metric by their labels' values, each looked up in the metric once."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, values: tuple[str, ...]) -> Metric:
+        child = self[values] = self._metric.labels(*values)
+        return child
+
+
+class ModelNames:
+    """The values of the label `model`: few, whatever models requests name."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def label(self, model: str | None, *, is_real: bool) -> str:
+        """A model's label.
+
+        Args:
+            model: its name; None: nobody named one.
+            is_real: whether a provider has answered for it. No other model gets a label of its own.
+        """
+        if model is None:
+            return OTHER
+        if model not in self._known:
+            if not is_real or len(self._known) >= MOST_MODELS:
+                return OTHER
+            self._known.add(model)
+        return model
+
+
+class Exposition:
+    """What one process tells Prometheus.
+
+    Attributes:
+        registry: where metrics are registered.
+        service: such as `generation`.
+    """
+
+    def __init__(self, service: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.service = service
+        self._before: list[Callable[[], Awaitable[None]]] = []
+        ProcessCollector(registry=self.registry)
+
+    def before_scrape(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Have something done before each answer."""
+        self._before.append(prepare)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """All metrics as they are now, in the format that the scraper prefers."""
+        for prepare in self._before:
+            await prepare()
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        # In a thread: many series take their time, and requests are not to wait for it.
+        body = await asyncio.to_thread(encode, self.registry)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+@asynccontextmanager
+async def exposed_metrics(settings: Settings, service: str) -> AsyncIterator[Exposition | None]:
+    """Serve this process' metrics, where a port is set.
+
+    Yields:
+        Where to register metrics; None where none are to be kept.
+
+    Raises:
+        PlatformError: the port is taken.
+    """
+    if settings.metrics_port is None:
+        yield None
+        return
+    exposition = Exposition(service)
+    application = web.Application()
+    application.router.add_get("/metrics", exposition.answer)
+    listener = listen(settings.metrics_host, settings.metrics_port, "KEYWAY_METRICS_PORT")
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        host, port = listener.getsockname()[:2]
+        log.info("metrics_served", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+        yield exposition
+    finally:
+        await runner.cleanup()

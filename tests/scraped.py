@@ -1,0 +1,62 @@
+"""What services tell Prometheus, as tests read it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness import Service
+
+
+def metrics_url(service: Service) -> str:
+    """Where a service's metrics are, by its own word; the last one is of its last start."""
+    urls = [event["url"] for event in service.events() if event["event"] == "metrics_served"]
+    return str(urls[-1])
+
+
+def target(service: Service) -> str:
+    """The same as Prometheus wants it: `host:port`."""
+    return urlsplit(metrics_url(service)).netloc
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """The metrics of some processes."""
+
+    families: list[Metric]
+
+    def sum(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name that have these labels, among others."""
+        return sum(
+            sample.value
+            for family in self.families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def labels_of(self, name: str, label: str, **labels: str) -> dict[str, float]:
+        """Sums by one label's values."""
+        found: dict[str, float] = {}
+        for family in self.families:
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    value = sample.labels[label]
+                    found[value] = found.get(value, 0) + sample.value
+        return found
+
+    def __add__(self, other: "Scraped") -> "Scraped":
+        return Scraped([*self.families, *other.families])
+
+
+async def scrape(services: Iterable[Service]) -> Scraped:
+    """Ask each of these services."""
+    families: list[Metric] = []
+    async with aiohttp.ClientSession() as session:
+        for service in services:
+            async with session.get(metrics_url(service)) as response:
+                assert response.status == 200, await response.text()
+                families += text_string_to_metric_families(await response.text())
+    return Scraped(families)

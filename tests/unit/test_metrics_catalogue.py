@@ -1,0 +1,94 @@
+"""docs/metrics.md has every metric that services export, with its type and labels, and no other."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import AsyncMock
+
+import pytest
+from prometheus_client import Metric
+
+from infra.consumed_metrics import consumed_metrics, handler_name
+from infra.metrics import MOST_MODELS, OTHER, Exposition, ModelNames
+from workers.accounting.fleet_metrics import FleetMetrics
+from workers.accounting.metrics import LedgerMetrics
+from workers.console.metrics import ConsoleMetrics
+from workers.generation.metrics import RequestMetrics
+from workers.leasing.metrics import LeaseMetrics
+
+CATALOGUE = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+#: Name, type and labels of each row.
+ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\| [^|]+ \| [^|]+ \|$", re.MULTILINE)
+
+
+def of_generation(exposition: Exposition) -> None:
+    RequestMetrics(exposition).watch(in_hand=lambda: 0, in_flight=lambda: 0)
+
+
+def of_accounting(exposition: Exposition) -> None:
+    LedgerMetrics(exposition)
+    FleetMetrics(exposition, AsyncMock())
+
+
+SERVICES: list[Callable[[Exposition], object]] = [
+    of_generation,
+    of_accounting,
+    LeaseMetrics,
+    ConsoleMetrics,
+    consumed_metrics,
+]
+
+
+def exported() -> set[tuple[str, str, tuple[str, ...]]]:
+    """Name, type and labels of whatever a service registers."""
+    found = set()
+    for register in SERVICES:
+        exposition = Exposition("test")
+        register(exposition)
+        for collector in list(exposition.registry._collector_to_names):
+            described = getattr(collector, "describe", collector.collect)
+            for family in described():
+                labels = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
+                found.add((exported_name(family), family.type, tuple(labels)))
+    return found
+
+
+def exported_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def test_the_catalogue_is_what_is_exported() -> None:
+    documented = {
+        (name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(CATALOGUE)
+    }
+    assert len(documented) > 60
+    assert documented == exported()
+
+
+def test_no_metric_is_labelled_by_user_or_request() -> None:
+    labels = {label for _, _, names in exported() for label in names}
+    assert not labels & {"user", "user_id", "request", "request_id"}
+
+
+def test_models_that_nobody_answered_for_and_those_beyond_the_first_are_told_together() -> None:
+    names = ModelNames()
+    assert names.label("made-up", is_real=False) == OTHER
+    assert names.label(None, is_real=True) == OTHER
+    for number in range(MOST_MODELS):
+        assert names.label(f"model-{number}", is_real=True) == f"model-{number}"
+    assert names.label("one-more", is_real=True) == OTHER
+    assert names.label("model-0", is_real=False) == "model-0"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "routing_key", "expected"),
+    [
+        ("events", "usage.recorded.billing-bot", "events.usage.recorded"),
+        ("events", "heartbeat.billing-bot", "events.heartbeat"),
+        ("events", "usage.made.up", "events"),
+        ("dead", "billing-bot", "dead"),
+        ("", "accounting", "default"),
+    ],
+)
+def test_handlers_are_few_whatever_the_routing_key(exchange: str, routing_key: str, expected: str) -> None:
+    assert handler_name(exchange, routing_key) == expected

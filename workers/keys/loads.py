@@ -1,0 +1,93 @@
+"""How loaded keys are: what counts against their limits now, added up by MongoDB for many keys at once."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from infra.mongo import Document, Mongo
+from workers.keys.expressions import is_in_service, normalise
+from workers.keys.key import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLoad:
+    """A key's state, and what is used of its limits.
+
+    Attributes:
+        is_usable: whether it may be called, limits and cooldown aside.
+        requests: that count in this minute.
+        tokens: that count in this minute.
+        day_tokens: of the UTC day, with those reserved for calls under way.
+        held_calls: calls under way, leased ones among them.
+        held_tokens: reserved for them.
+        latency_s: of its calls, smoothed; 0 where there was none.
+        error_ratio: of its calls, smoothed, 0 to 1.
+    """
+
+    automation_id: str
+    alias: str
+    status: str
+    is_usable: bool
+    limits: Limits
+    requests: int
+    tokens: int
+    day_tokens: int
+    held_calls: int
+    held_tokens: int
+    latency_s: float
+    error_ratio: float
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """The used fraction of each limit that the operator has set, by its name."""
+        limits = self.limits
+        used = {
+            "requests_per_minute": (self.requests, limits.requests_per_minute),
+            "tokens_per_minute": (self.tokens, limits.tokens_per_minute),
+            "tokens_per_day": (self.day_tokens, limits.tokens_per_day),
+            "in_flight": (self.held_calls, limits.max_in_flight),
+        }
+        return {name: count / limit for name, (count, limit) in used.items() if limit}
+
+
+async def key_loads(mongo: Mongo) -> AsyncIterator[KeyLoad]:
+    """The load of every key.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    async for document in mongo.keys.aggregate([normalise(), {"$project": FIELDS}]):
+        yield KeyLoad(
+            document["automation_id"],
+            document["alias"],
+            document["status"],
+            document["is_usable"],
+            Limits(**document["limits"]),
+            document["requests"],
+            document["tokens"],
+            document["day_tokens"],
+            document["held_calls"],
+            document["held_tokens"],
+            document["latency_ms"] / 1000,
+            document["error_rate"],
+        )
+
+
+def _with_leased(field: str, counted: str) -> Document:
+    return {"$add": [{"$sum": f"${field}.{counted}"}, {"$sum": f"$leased.{counted}"}]}
+
+
+FIELDS: Document = {
+    "_id": 0,
+    "automation_id": 1,
+    "alias": 1,
+    "status": 1,
+    "limits": 1,
+    "is_usable": is_in_service(),
+    "requests": _with_leased("window", "n"),
+    "tokens": _with_leased("window", "t"),
+    "held_calls": _with_leased("held", "n"),
+    "held_tokens": _with_leased("held", "t"),
+    "day_tokens": {"$add": ["$day_tokens", _with_leased("held", "t")]},
+    "latency_ms": {"$ifNull": ["$health.latency_ms", 0]},
+    "error_rate": {"$ifNull": ["$health.error_rate", 0]},
+}
