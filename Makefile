@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 4
-.PHONY: help setup up test chaos check format schemas bench screenshots lock clean
+.PHONY: help setup up test chaos check format schemas bench soak screenshots lock clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -39,9 +39,11 @@ chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/rel
 	@KEYWAY_CHAOS_REPORT=chaos-report.jsonl $(BIN)/pytest --chaos long -n 3 --dist worksteal tests/chaos $(ARGS)
 	@cat chaos-report.jsonl
 
-bench: setup ## Measure a worker against its peers, and the first chunk of streams, each in one run
-	@$(BIN)/python -m tests.bench.worker_cpu
-	@$(BIN)/python -m tests.bench.first_chunk
+bench: setup ## Measure against peers and goals (docs/performance.md); QUICK=1: 3 minutes, WRITE=1: the page anew
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
+
+soak: setup ## Keep a worker at 70 % of what it can do for MINUTES=30: memory and latency must stay flat
+	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),30)
 
 screenshots: setup ## Take the screenshots of docs/console.md anew, of a stack that is filled for them
 	@$(BIN)/python -m tests.browser.screenshots

@@ -12,18 +12,18 @@ import asyncio
 import re
 import secrets
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from urllib.parse import urlencode
 
 import aiohttp
 
-from infra.local.stack import backing_services
-from tests.bench.worker_cpu import Target, accounted, cpu_s, keyway, load
+from tests.bench.part import open_bench
+from tests.bench.peers import Target, keyway, send
+from tests.bench.processes import cpu_ms_a_request, cpu_s
+from tests.bench.worker_cpu import accounted
 from tests.console import PASSWORD, VIEWER, Console, open_console
-from tests.harness import World, eventually, new_world
+from tests.harness import World, eventually
 
 ROUNDS = 3
 LIVE_PAGES = ("", "keys", "automations", "queues", "requests")
@@ -95,18 +95,17 @@ async def browsers(console: Console, count: int) -> AsyncIterator[list[OpenPage]
 async def measure(world: World, target: Target, requests: int, in_flight: int) -> float:
     """CPU of the worker for each request of a round, in milliseconds."""
     rows = await world.mongo.usage.estimated_document_count()
-    before_s = cpu_s(target.service.process.pid)
-    await load(world, target, requests, in_flight)
-    taken_s = cpu_s(target.service.process.pid) - before_s
+    before_s = cpu_s([target.pid])
+    await send(world, target.load, f"--requests={requests}", f"--in-flight={in_flight}")
+    cpu_ms = cpu_ms_a_request(before_s, cpu_s([target.pid]), requests)
     await accounted(world, rows + requests)
-    return taken_s * 1000 / requests
+    return cpu_ms
 
 
-async def run(folder: Path, options: argparse.Namespace) -> None:
-    async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(backing_services(folder))
-        world = await stack.enter_async_context(new_world(services.environment, folder))
-        target = await keyway(world)
+async def run(options: argparse.Namespace) -> None:
+    async with open_bench(quick=False) as bench, AsyncExitStack() as stack:
+        world = await stack.enter_async_context(bench.world())
+        target = await stack.enter_async_context(keyway(bench, world, world.simulator.base_url))
         console = await stack.enter_async_context(open_console(world))
         process = world.services[-1].process
         await measure(world, target, options.requests // 2, options.in_flight)
@@ -114,9 +113,9 @@ async def run(folder: Path, options: argparse.Namespace) -> None:
         for _ in range(ROUNDS):
             alone.append(await measure(world, target, options.requests, options.in_flight))
             async with browsers(console, options.browsers) as pages:
-                before_s, seen = cpu_s(process.pid), sum(page.updates for page in pages)
+                before_s, seen = cpu_s([process.pid]), sum(page.updates for page in pages)
                 watched.append(await measure(world, target, options.requests, options.in_flight))
-                console_s += cpu_s(process.pid) - before_s
+                console_s += cpu_s([process.pid]) - before_s
                 updates += sum(page.updates for page in pages) - seen
         sys.stdout.write(
             f"the worker's CPU of a request, the cheapest of {ROUNDS} rounds of {options.requests}:\n"
@@ -134,8 +133,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1500, help="of each round")
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--browsers", type=int, default=4)
-    with tempfile.TemporaryDirectory(prefix="keyway-bench-") as folder:
-        asyncio.run(run(Path(folder), parser.parse_args()))
+    asyncio.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,35 +1,29 @@
 """How much later than over HTTP the first chunk of a stream comes through the queue.
 
-    python -m tests.bench.first_chunk [--streams 200]
+    python -m tests.bench.first_chunk [--quick]
 
 Both ask the same simulated provider, one stream at a time and in turns, so that a busy machine slows both.
 HTTP is the OpenAI SDK at the provider itself; the queue is the client, RabbitMQ and one worker with
-everything on. It uses the services that `worker_cpu` uses.
+everything on.
 """
 
-import argparse
-import asyncio
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from contracts import Keyway
-from infra.local.stack import backing_services
-from tests.harness import new_world
+from tests.bench.part import Bench, Finding, Goal, Report, columns, run_alone
 
 PROMPT = "Say in one sentence what a message broker is good for."
 MODEL = "gpt-4o-mini"
 WARM_UP = 20
-#: What issue and docs ask for, at the median, in milliseconds.
-GOAL_MS = 10.0
+STREAMS, QUICK_STREAMS = 200, 50
+ADDED = Goal("first chunk of a stream later than over HTTP, p50", 10, "ms")
 
 
 def messages() -> list[ChatCompletionUserMessageParam]:
@@ -63,11 +57,11 @@ def percentile(latencies: Sequence[float], percent: int) -> float:
     return statistics.quantiles(latencies, n=100)[percent - 1]
 
 
-async def run(streams: int) -> None:
+async def report(bench: Bench) -> Report:
+    """One stream at a time, in turns."""
+    streams = QUICK_STREAMS if bench.quick else STREAMS
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyway-bench-")))
-        services = await stack.enter_async_context(backing_services(folder / "backing"))
-        world = await stack.enter_async_context(new_world(services.environment, folder))
+        world = await stack.enter_async_context(bench.world())
         bot = await world.add_automation()
         await world.add_key(bot, "Primary")
         await world.start_accounting()
@@ -77,6 +71,7 @@ async def run(streams: int) -> None:
             AsyncOpenAI(api_key=api_key, base_url=world.simulator.base_url, max_retries=0)
         )
         keyway = await stack.enter_async_context(world.client(bot))
+        bench.step(f"first chunk: {streams} streams")
         for _ in range(WARM_UP):
             await over_http(http)
             await through_queue(keyway)
@@ -84,19 +79,14 @@ async def run(streams: int) -> None:
         for _ in range(streams):
             direct.append(await over_http(http))
             queued.append(await through_queue(keyway))
-    sys.stdout.write(f"time to the first chunk of {streams} streams, in ms\n")
+    rows: list[tuple[str, ...]] = [("", "p50 ms", "p99 ms")]
     for name, latencies in (("over HTTP", direct), ("through the queue", queued)):
-        p50, p99 = percentile(latencies, 50), percentile(latencies, 99)
-        sys.stdout.write(f"  {name:<18} p50 {p50:6.2f}   p99 {p99:6.2f}\n")
+        rows.append((name, f"{percentile(latencies, 50):.2f}", f"{percentile(latencies, 99):.2f}"))
     added = percentile(queued, 50) - percentile(direct, 50)
-    sys.stdout.write(f"  added at p50       {added:6.2f}   (goal: {GOAL_MS:g})\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time to the first chunk, over HTTP and through the queue.")
-    parser.add_argument("--streams", type=int, default=200, help="how many of each are measured")
-    asyncio.run(run(parser.parse_args().streams))
+    figures = {"direct_p50_ms": percentile(direct, 50), "queued_p50_ms": percentile(queued, 50)}
+    title = f"Time to the first chunk of {streams} streams"
+    return Report(title, columns(rows), [Finding(ADDED, added)], figures)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(report, "tests.bench.first_chunk", __doc__ or "")

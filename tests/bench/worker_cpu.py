@@ -1,11 +1,11 @@
-"""What one request costs a worker in CPU time: Keyway with everything on, beside two peers in the same run.
+"""What one request costs in CPU time: Keyway's worker with everything on, beside its peers in the same run.
 
-    python -m tests.bench.worker_cpu [--requests 2000] [--in-flight 64]
+    python -m tests.bench.worker_cpu [--peers naive,floor] [--requests 2000] [--rounds 5] [--in-flight 64]
 
-naive: FastStream and the OpenAI SDK as they come (`naive_worker`). floor: the least that is safe
-(`floor_worker`). All three run on uvloop, on the same RabbitMQ, against the same simulated provider; the
-load comes from a process of its own. They are measured in turns, and of each worker's rounds the cheapest
-counts, since what disturbs a machine only adds. Ratios travel between machines better than figures do.
+Everything on: limits, the journal with encryption, usage events, confirms. All are on the same RabbitMQ and
+call the same provider, which answers at once; the load comes from a process of its own (`peers` says how each
+is started). They are measured in turns, and each is held against the peer of the same turn, so that a machine
+that is busy with other things is so for both. CPU is the process's own and its children's, user and system.
 
 It uses the RabbitMQ and MongoDB that KEYWAY_AMQP_URL, KEYWAY_AMQP_ADMIN_URL and KEYWAY_MONGO_URL name, in a
 vhost and a database that it makes and removes, or else starts both.
@@ -13,118 +13,59 @@ vhost and a database that it makes and removes, or else starts both.
 
 import argparse
 import asyncio
+import statistics
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import orjson
-import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from infra.local.stack import backing_services
-from tests.harness import Service, World, eventually, new_world
-from workers.keys.key import Limits
+from tests.bench.latencies import Latencies
+from tests.bench.pacing import Load
+from tests.bench.part import Bench, Finding, Goal, Report, columns, open_bench, provider
+from tests.bench.peers import PEERS, Target, send
+from tests.bench.processes import cpu_ms_a_request, cpu_s, memory_mb
+from tests.harness import World, eventually
 
-ROUNDS = 3
+REQUESTS, ROUNDS, IN_FLIGHT = 2000, 5, 64
+QUICK_REQUESTS, QUICK_ROUNDS = 600, 2
 #: What a worker does before it is measured, as a share of a round.
 WARM_UP = 0.5
-#: High enough never to be met, in every dimension that is checked.
-LIMITS = Limits(10**8, 10**11, 10**12)
-KEYS = ("Primary", "Secondary", "Backup")
 #: How long accounting may take for what a round left to it, in seconds.
 ACCOUNTED_S = 120.0
-MEGABYTE = 1024 * 1024
+#: Keyway's cost as a share of each peer's.
+GOALS = {
+    "naive": Goal("worker CPU per request, to the naive worker's", 0.60),
+    "celery": Goal("worker CPU per request, to Celery's", 0.60),
+    "litellm": Goal("worker CPU per request, to LiteLLM proxy's", 0.15),
+    "floor": Goal("worker CPU per request, to the floor's", 1.25),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A worker that is ready, how it is asked, and the processes that work for it, by their names."""
+class Round:
+    """One turn of one target."""
 
-    name: str
-    service: Service
-    exchange: str
-    routing_key: str
-    beside: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One round of a worker; CPU is user and system."""
-
-    name: str
-    requests_a_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_ms_a_request: float
-    beside_ms_a_request: Mapping[str, float]
-    rss: int
+    cpu_ms: float
+    load: Load
+    memory_mb: float
+    beside_ms: dict[str, float] = field(default_factory=dict)
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time of a process so far, in seconds."""
-    times = psutil.Process(pid).cpu_times()
-    seconds: float = times.user + times.system
-    return seconds
-
-
-def listening_on(url: str) -> int | None:
-    """The process on this machine that listens at an address; None when it is elsewhere."""
-    port = urlsplit(url).port
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-            pid: int | None = connection.pid
-            return pid
-    return None
-
-
-async def load(world: World, target: Target, requests: int, in_flight: int) -> dict[str, float]:
-    """Send so many requests from a process of its own; what it measured."""
-    options = {
-        "exchange": target.exchange,
-        "routing-key": target.routing_key,
-        "reply-to": f"replies.{target.routing_key}.load",
-        "requests": requests,
-        "in-flight": in_flight,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bench.load",
-        *(f"--{name}={value}" for name, value in options.items()),
-        env=world.environment,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        log = target.service.log.read_text()[-2000:]
-        raise RuntimeError(f"the load on {target.name} failed; the worker's log ends: {log}")
-    measured: dict[str, float] = orjson.loads(output)
-    return measured
-
-
-async def measure(world: World, target: Target, requests: int, in_flight: int) -> Figures:
-    """One round of a worker that is warm; what works for it is waited for."""
+async def measure(world: World, target: Target, requests: int, in_flight: int) -> Round:
+    """One turn of a target that is warm; what works for it is waited for."""
     rows = await world.mongo.usage.estimated_document_count()
-    pid = target.service.process.pid
-    before_s, beside_s = cpu_s(pid), {name: cpu_s(other) for name, other in target.beside.items()}
-    measured = await load(world, target, requests, in_flight)
-    worker_s = cpu_s(pid) - before_s
+    requests = max(in_flight, round(requests * target.share))
+    before_s, beside_s = cpu_s([target.pid]), {name: cpu_s([pid]) for name, pid in target.beside.items()}
+    load = await send(world, target.load, f"--requests={requests}", f"--in-flight={in_flight}")
+    cpu_ms = cpu_ms_a_request(before_s, cpu_s([target.pid]), requests)
     if target.beside:
         await accounted(world, rows + requests)
-    return Figures(
-        name=target.name,
-        requests_a_second=requests / measured["seconds"],
-        p50_ms=measured["p50_ms"],
-        p99_ms=measured["p99_ms"],
-        cpu_ms_a_request=worker_s * 1000 / requests,
-        beside_ms_a_request={
-            name: (cpu_s(other) - beside_s[name]) * 1000 / requests for name, other in target.beside.items()
-        },
-        rss=psutil.Process(pid).memory_info().rss,
-    )
+    beside_ms = {
+        name: cpu_ms_a_request(beside_s[name], cpu_s([pid]), requests) for name, pid in target.beside.items()
+    }
+    return Round(cpu_ms, load, memory_mb([target.pid]), beside_ms)
 
 
 async def accounted(world: World, attempts: int) -> None:
@@ -136,88 +77,120 @@ async def accounted(world: World, attempts: int) -> None:
     await eventually(there, f"{attempts} ledger rows", within_s=ACCOUNTED_S, every_s=0.2)
 
 
-@asynccontextmanager
-async def peer(world: World, name: str) -> AsyncIterator[Target]:
-    """The naive or the floor worker."""
-    service = await Service.start(
-        world.folder / f"{name}.log",
-        {**world.environment, "BENCH_BASE_URL": world.simulator.base_url},
-        f"tests.bench.{name}_worker",
-        name,
-    )
-    try:
-        await service.wait_for("worker_ready")
-        yield Target(name, service, "", name)
-    finally:
-        await service.stop()
-
-
-async def keyway(world: World) -> Target:
-    """Keyway's worker with three keys, and accounting; the world ends them."""
-    automation = await world.add_automation()
-    for alias in KEYS:
-        await world.add_key(automation, alias, limits=LIMITS)
-    accounting = await world.start_accounting()
-    worker = await world.start_worker()
-    beside = {"accounting": accounting.process.pid}
-    if mongod := listening_on(world.environment["KEYWAY_MONGO_URL"]):
-        beside["mongod"] = mongod
-    return Target("keyway", worker, "requests", automation, beside)
-
-
-async def run(folder: Path, requests: int, in_flight: int) -> list[Figures]:
-    """The cheapest round of each worker."""
+async def run(
+    bench: Bench, peers: Sequence[str], *, requests: int, rounds: int, in_flight: int
+) -> dict[str, list[Round]]:
+    """The turns of each peer, in order."""
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(backing_services(folder))
-        world = await stack.enter_async_context(new_world(services.environment, folder))
-        targets = [await stack.enter_async_context(peer(world, name)) for name in ("naive", "floor")]
-        targets.append(await keyway(world))
+        world = await stack.enter_async_context(bench.world())
+        base_url = await stack.enter_async_context(provider(bench.folder))
+        targets = []
+        for name in peers:
+            bench.step(f"CPU per request: starting {name}")
+            targets.append(await stack.enter_async_context(PEERS[name](bench, world, base_url)))
         for target in targets:
-            await load(world, target, round(requests * WARM_UP), in_flight)
-        await accounted(world, round(requests * WARM_UP))
-        rounds = [
-            await measure(world, target, requests, in_flight) for _ in range(ROUNDS) for target in targets
-        ]
-    return [
-        min((one for one in rounds if one.name == target.name), key=lambda one: one.cpu_ms_a_request)
-        for target in targets
+            bench.step(f"CPU per request: warming up {target.name}")
+            await measure(world, target, round(requests * WARM_UP), in_flight)
+        turns: dict[str, list[Round]] = {name: [] for name in peers}
+        for number in range(rounds):
+            for target in targets:
+                bench.step(f"CPU per request: {target.name}, round {number + 1} of {rounds}")
+                turns[target.name].append(await measure(world, target, requests, in_flight))
+    return turns
+
+
+def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> float:
+    """The median over the turns of our cost to theirs in the same turn."""
+    return statistics.median(one.cpu_ms / other.cpu_ms for one, other in zip(ours, theirs, strict=True))
+
+
+def summary(turns: dict[str, list[Round]], in_flight: int) -> Report:
+    """The turns as a report."""
+    ours = turns["keyway"]
+    rows: list[tuple[str, ...]] = [
+        ("", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "least", "keyway to it", "memory MB")
     ]
-
-
-def table(measured: list[Figures]) -> str:
-    """The figures for people, each beside its ratio to the peers."""
-    cost = {figures.name: figures.cpu_ms_a_request for figures in measured}
-    heading = (
-        f"{'worker':<8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}"
-        f"{'CPU ms/request':>16}{'to naive':>10}{'to floor':>10}{'RSS MB':>8}"
-    )
+    figures = {}
+    for name, rounds in turns.items():
+        latencies = Latencies.decoded(one.load.latencies for one in rounds)
+        costs = [one.cpu_ms for one in rounds]
+        figure = {
+            "cpu_ms": statistics.median(costs),
+            "cpu_ms_least": min(costs),
+            "keyway_to_it": ratio(ours, rounds),
+            "requests_a_second": statistics.median(one.load.rate for one in rounds),
+            "p50_ms": latencies.percentile_ms(50),
+            "p99_ms": Latencies.decoded(one.load.corrected for one in rounds).percentile_ms(99),
+            "memory_mb": max(one.memory_mb for one in rounds),
+            "load_cores": max(one.load.own_cores for one in rounds),
+        }
+        figures[name] = figure
+        rows.append(
+            (
+                name,
+                f"{figure['requests_a_second']:.0f}",
+                f"{figure['p50_ms']:.1f}",
+                f"{figure['p99_ms']:.1f}",
+                f"{figure['cpu_ms']:.2f}",
+                f"{figure['cpu_ms_least']:.2f}",
+                f"{figure['keyway_to_it']:.2f}",
+                f"{figure['memory_mb']:.0f}",
+            )
+        )
+    beside = {name: statistics.median(one.beside_ms[name] for one in ours) for name in ours[0].beside_ms}
+    busiest = max(figure["load_cores"] for figure in figures.values())
+    costs_beside = ", ".join(f"{name} {ms:.2f}" for name, ms in beside.items())
     lines = [
-        f"{figures.name:<8}{figures.requests_a_second:>12.0f}"
-        f"{figures.p50_ms:>9.1f}{figures.p99_ms:>9.1f}{figures.cpu_ms_a_request:>16.2f}"
-        f"{figures.cpu_ms_a_request / cost['naive']:>10.2f}{figures.cpu_ms_a_request / cost['floor']:>10.2f}"
-        f"{figures.rss / MEGABYTE:>8.0f}"
-        for figures in measured
+        columns(rows),
+        "",
+        f"beside Keyway's worker, CPU ms/request: {costs_beside}",
+        f"the load generator used {busiest:.2f} of a core at most",
     ]
-    beside = [
-        f"{name} {cpu_ms:.2f}" for figures in measured for name, cpu_ms in figures.beside_ms_a_request.items()
-    ]
-    return "\n".join([heading, *lines, "", f"beside Keyway's worker, CPU ms/request: {', '.join(beside)}"])
+    findings = [Finding(goal, ratio(ours, turns[peer])) for peer, goal in GOALS.items() if peer in turns]
+    title = f"CPU per request, {in_flight} in flight, instant provider; median of {len(ours)} rounds in turns"
+    return Report(title, "\n".join(lines), findings, {"peers": figures, "beside": beside})
+
+
+async def report(bench: Bench) -> Report:
+    """All peers."""
+    requests, rounds = (QUICK_REQUESTS, QUICK_ROUNDS) if bench.quick else (REQUESTS, ROUNDS)
+    turns = await run(bench, list(PEERS), requests=requests, rounds=rounds, in_flight=IN_FLIGHT)
+    return summary(turns, IN_FLIGHT)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.worker_cpu", description="What one request costs a worker in CPU time."
+        prog="python -m tests.bench.worker_cpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--requests", type=int, default=2000, help="of each worker in each round")
-    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--peers", default=",".join(PEERS), help="beside keyway, by comma; by default all")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="of each worker in each round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
+    parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="keyway-bench-") as folder:
-        measured = asyncio.run(run(Path(folder), options.requests, options.in_flight))
-    sys.stdout.write(
-        f"{ROUNDS} rounds of {options.requests} requests, {options.in_flight} in flight; "
-        f"CPU is the worker process's, user and system\n\n{table(measured)}\n"
-    )
+    peers = [name for name in dict.fromkeys(options.peers.split(",")) if name != "keyway"]
+    if unknown := [name for name in peers if name not in PEERS]:
+        parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
+
+    async def measured() -> Report:
+        async with open_bench(quick=False) as bench:
+            turns = await run(
+                bench,
+                [*peers, "keyway"],
+                requests=options.requests,
+                rounds=options.rounds,
+                in_flight=options.in_flight,
+            )
+        return summary(turns, options.in_flight)
+
+    found = asyncio.run(measured())
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(found.document(), option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        sys.stdout.write(found.text())
 
 
 if __name__ == "__main__":
