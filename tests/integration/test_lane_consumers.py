@@ -1,16 +1,17 @@
-"""A worker has one consumer on a lane, however slow RabbitMQ is to say that the last one is gone."""
+"""What a worker takes from a lane at a time: by one consumer, and more of long calls when there is room."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
-from aio_pika import connect_robust
+from aio_pika import Message, connect_robust
 from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import names
 from tests.harness import World, eventually
 from workers.generation import lanes as module
 from workers.generation.automation import Automation
-from workers.generation.lanes import Lanes
+from workers.generation.lanes import FIRST_PREFETCH, Lanes
 from workers.keys.pool import KeyPool
 
 
@@ -50,3 +51,44 @@ async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
         await eventually(consumes_again, "a consumer on the lane")
         await lanes.stop(0)
         assert await consumers() == 0
+
+
+class Keys:
+    """A pool that knows of no room while a reservation is under way."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def calls_that_fit(self, _: str) -> int:
+        self.looks += 1
+        return 0 if self.looks < 3 else 1000
+
+    def latency_s(self, _: str) -> float:
+        return 10.0
+
+
+async def test_a_full_lane_is_widened_when_there_is_room_though_nothing_new_comes(unserved: World) -> None:
+    bot = await unserved.add_automation()
+    settings = unserved.settings.model_copy(update={"lanes": frozenset({bot})})
+    taken: list[str | None] = []
+    end = asyncio.Event()
+
+    async def handle(message: AbstractIncomingMessage, _: Automation) -> None:
+        taken.append(message.message_id)
+        await end.wait()
+        await message.ack()
+
+    async with await connect_robust(unserved.settings.amqp_url.get_secret_value()) as connection:
+        lanes = Lanes(settings, unserved.mongo, connection, handle, cast("KeyPool", Keys()))
+        await lanes.start()
+        async with connection.channel() as channel:
+            requests = await channel.get_exchange(names.REQUESTS_EXCHANGE, ensure=False)
+            for number in range(2 * FIRST_PREFETCH):
+                await requests.publish(Message(b"{}", message_id=f"r-{number}"), bot)
+
+        async def all_taken() -> bool:
+            return len(set(taken)) == 2 * FIRST_PREFETCH
+
+        await eventually(all_taken, "requests beyond the first few")
+        end.set()
+        await lanes.stop(10)

@@ -164,18 +164,17 @@ class Lanes:
         return min(FIRST_PREFETCH, self._settings.lane_prefetch)
 
     async def _widen(self, lane: _Lane) -> None:
-        """Take twice as much at a time from a lane whose calls are long, or whose keys have room to spare."""
-        taken = lane.taken
-        await asyncio.sleep(LONG_CALL_S)
-        wanted = min(lane.prefetch * 2, self._settings.lane_prefetch)
-        share = self._pool.calls_that_fit(lane.automation.id) // self._workers
-        is_slow = lane.taken == taken or self._pool.latency_s(lane.automation.id) >= LONG_CALL_S
-        if lane.in_hand < lane.prefetch or lane.in_hand + share < wanted:
-            return
-        if len(self._busy) + wanted > self._settings.max_in_flight:
-            return
-        if not is_slow and share < AMPLE * wanted:
-            return
+        """Take twice as much at a time from a lane, if it may be, as long as it takes as much as it can."""
+        wait_s = LONG_CALL_S
+        while True:
+            taken = lane.taken
+            await asyncio.sleep(wait_s)
+            if lane.in_hand < lane.prefetch or lane.consumer_tag is None:
+                return
+            wanted = min(lane.prefetch * 2, self._settings.lane_prefetch)
+            if self._may_widen(lane, wanted, has_waited=lane.taken == taken):
+                break
+            wait_s = min(wait_s * 2, RETRY_S)
         async with lane.changing:
             if lane.consumer_tag is None or not await self._cancel(lane):
                 return
@@ -184,6 +183,14 @@ class Lanes:
                 await self._consume(lane)
             except CHANNEL_GONE:
                 self._reload.set()
+
+    def _may_widen(self, lane: _Lane, wanted: int, *, has_waited: bool) -> bool:
+        """Whether the lane's calls are long, or its keys have room to spare; and the worker has room."""
+        share = self._pool.calls_that_fit(lane.automation.id) // self._workers
+        if lane.in_hand + share < wanted or len(self._busy) + wanted > self._settings.max_in_flight:
+            return False
+        is_slow = has_waited or self._pool.latency_s(lane.automation.id) >= LONG_CALL_S
+        return is_slow or share >= AMPLE * wanted
 
     async def _pause(self, lane: _Lane, wait_s: float) -> None:
         """Take nothing from a lane without room for so long, and then little at a time."""
@@ -255,7 +262,8 @@ class Lanes:
                 return
             del self._lanes[automation_id]
         if lane.widening is not None:
-            await lane.widening
+            lane.widening.cancel()
+            await asyncio.gather(lane.widening, return_exceptions=True)
         log.info("lane_closed", automation_id=automation_id)
 
     async def _channel(self, prefetch: int) -> AbstractRobustChannel:
