@@ -14,7 +14,7 @@ CLOSING_S = 10.0
 async def test_a_stopping_worker_finishes_its_calls_and_leaves_the_others_within_its_grace_time(
     world: World, is_long: bool, report: Report
 ) -> None:
-    calls, long_calls, long_call_s, grace_s = (200, 20, 20, 25) if is_long else (40, 8, 5, 10)
+    calls, long_calls, long_call_s, grace_s = (200, 20, 20, 25) if is_long else (40, 8, 8, 14)
     waiting = calls // 4
     bot = await world.add_automation()
     quick = Limits(max_in_flight=calls - long_calls)

@@ -76,7 +76,7 @@ async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back
         again = await collector.answer()
     assert (first.status, first.replayed, again.replayed) == ("succeeded", False, True)
     assert len(await world.journal(bot)) == 1
-    assert "claim_lost" in stopped.log.read_text()
+    await stopped.wait_for("claim_lost")
 
 
 async def test_a_message_without_an_id_that_kills_its_workers_is_ended_too(world: World) -> None:
