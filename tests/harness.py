@@ -267,9 +267,12 @@ class World:
             await self.assert_totals_equal_ledger(automation, dimension)
 
     async def assert_totals_equal_ledger(self, automation: str, dimension: str) -> None:
-        rows = await self.ledger(automation)
-        found = self.mongo.usage_daily.find({"automation_id": automation, "dimension": dimension})
-        totals = [total async for total in found]
+        # At one moment, since accounting may still have something to book.
+        async with self.mongo.snapshot() as session:
+            found = self.mongo.usage.find({"automation_id": automation}, session=session)
+            rows = [row async for row in found]
+            named = {"automation_id": automation, "dimension": dimension}
+            totals = [total async for total in self.mongo.usage_daily.find(named, session=session)]
         for summed in ("prompt_tokens", "completion_tokens", "total_tokens", "cost_nanousd", "latency_ms"):
             assert sum(total[summed] for total in totals) == sum(row[summed] for row in rows), (
                 dimension,
