@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
+from workers.keys import pool
 from workers.keys.health import Sample
 from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, end_lease
 from workers.keys.limits import CIRCUIT_FAILURES, RAMP_S, SPAN_S, model_room, room, used_in_window
+from workers.keys.pool import KeyPool, Reservation
 from workers.keys.reported import RateLimits
 from workers.keys.reservations import load_keys, renew_holds, reserve
+from workers.keys.selection import Ask
 from workers.keys.settlements import Settlement, settle
 from workers.keys.slots import give_slots, take_slots
 
@@ -53,6 +56,35 @@ async def insert(mongo: Mongo, **changes: Any) -> Document:
     inserted = document(**changes)
     await mongo.keys.insert_one(inserted)
     return inserted
+
+
+async def test_the_keys_are_not_read_again_when_nobody_waits_any_more(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await insert(mongo)
+    keys = KeyPool(mongo, WORKER)
+    reads = 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await load_keys(*arguments)
+
+    async def reserved_amid_a_change(*arguments: Any) -> Any:
+        reserved = await reserve(*arguments)
+        keys.invalidate(key["automation_id"])
+        return reserved
+
+    monkeypatch.setattr(pool, "load_keys", counted)
+    monkeypatch.setattr(pool, "reserve", reserved_amid_a_change)
+    await keys.start()
+    ask = Ask(MODEL, 10, deadline=keys.now() + 60)
+    assert isinstance(await keys.reserve(key["automation_id"], ask), Reservation)
+    while (serving := keys._automations[key["automation_id"]].server) is not None:
+        await serving
+    # What is read beside the call could be older than what the call's settlement says.
+    assert reads == 1
+    await keys.close()
 
 
 async def read(mongo: Mongo, key: Document) -> tuple[Key, float]:

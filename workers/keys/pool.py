@@ -297,7 +297,10 @@ class KeyPool:
 
     async def _serve(self, automation_id: str, keys: _AutomationKeys) -> None:
         try:
-            while keys.waiting:
+            while True:
+                keys.waiting = [waiter for waiter in keys.waiting if not waiter.answer.done()]
+                if not keys.waiting:
+                    return
                 keys.changed.clear()
                 await self._serve_once(automation_id, keys)
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
@@ -313,8 +316,7 @@ class KeyPool:
         """One round: refuse whom nothing can serve, reserve where there is room, else wait."""
         if self._clock() - keys.loaded_at > RELOAD_S:
             await self._load(automation_id, keys)
-        keys.waiting = [waiter for waiter in keys.waiting if not waiter.answer.done()]
-        batch = list(keys.waiting)
+        batch = [waiter for waiter in keys.waiting if not waiter.answer.done()]
         asks = [waiter.ask for waiter in batch]
         planned = self._plan(automation_id, asks)
         if planned.refuse and self._clock() - keys.loaded_at > FRESH_S:
