@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
+from typing import TypeAlias
 
 from infra.prices import cost
 from workers.budgets.budget import Budget, next_period_at
@@ -26,6 +28,8 @@ from workers.keys.limits import (
 #: utilisation is no higher than the best one's by more than this share.
 TOGETHER = 16
 NEARLY = 0.005
+#: How a key is preferred for an ask, the lowest first; `_Candidate.preference` says of what.
+Preference: TypeAlias = tuple[bool, int, float, tuple[int, int], int, float]
 #: No key has a budget.
 NO_BUDGETS: Mapping[str, Sequence[Budget]] = {}
 
@@ -151,7 +155,7 @@ class _Candidate:
         of_model = model_utilisation(reported, self.left_of(ask.model, now))
         return max(utilisation(self.key, self.left), of_model)
 
-    def preference(self, ask: Ask, now: float) -> tuple[bool, int, float, tuple[int, int], int, float]:
+    def preference(self, ask: Ask, now: float) -> Preference:
         """Order among keys that have room: tier, lowest utilisation, best health, least recently used."""
         key = self.key
         return (
@@ -162,11 +166,6 @@ class _Candidate:
             self.taken + key.held_calls,
             key.last_used_at,
         )
-
-    def is_nearly(self, best: "_Candidate", ask: Ask, now: float) -> bool:
-        """Whether it serves the ask as well as the best one does, but for a trace."""
-        mine, bests = self.preference(ask, now), best.preference(ask, now)
-        return mine[:2] == bests[:2] and mine[2] <= bests[2] + NEARLY and mine[3] <= bests[3]
 
 
 def plan(
@@ -258,11 +257,24 @@ def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
 
 def _choose(ask: Ask, eligible: list[_Candidate], last: _Candidate | None, now: float) -> _Candidate | None:
     """The best key; or the one before's, where that is nearly as good and has not many yet."""
-    free = [c for c in eligible if c.key.is_usable(now) and c.key.cooled_until <= now and c.fits(ask, now)]
-    best = min(free, key=lambda c: c.preference(ask, now), default=None)
-    if last is None or best is None or last not in free or last.taken >= TOGETHER:
-        return best
-    return last if last.is_nearly(best, ask, now) else best
+    free = {
+        c.key.id: (c.preference(ask, now), c)
+        for c in eligible
+        if c.key.is_usable(now) and c.key.cooled_until <= now and c.fits(ask, now)
+    }
+    if not free:
+        return None
+    best, chosen = min(free.values(), key=itemgetter(0))
+    if last is not None and last.taken < TOGETHER and last.key.id in free:
+        lasts, _ = free[last.key.id]
+        if _is_nearly(lasts, best):
+            return last
+    return chosen
+
+
+def _is_nearly(preference: Preference, best: Preference) -> bool:
+    """Whether a key serves an ask as well as the best one does, but for a trace of its utilisation."""
+    return preference[:2] == best[:2] and preference[2] <= best[2] + NEARLY and preference[3] <= best[3]
 
 
 def _too_late(ask: Ask, eligible: list[_Candidate], available: float, now: float) -> Refusal:
