@@ -147,7 +147,7 @@ class Upstream:
             timeout_s: how long the whole call may take, in seconds.
         """
         client = self._client(base_url, api_key)
-        headers = {**client.headers, REQUEST_ID_HEADER: quote(request_id, safe=punctuation)}
+        headers = {**client.headers, **_headers(request_id)}
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
