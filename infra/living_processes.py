@@ -1,4 +1,4 @@
-"""Which processes of automations are alive, by their heartbeats."""
+"""Which processes are alive: automations', by their heartbeats, and our own workers."""
 
 from datetime import timedelta
 
@@ -23,3 +23,13 @@ async def living(mongo: Mongo) -> dict[str, list[Document]]:
             }
         )
     return processes
+
+
+async def living_workers(mongo: Mongo) -> int:
+    """How many generation workers are alive, on MongoDB's clock.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    alive = {"kind": "generation", "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
+    return await mongo.workers.count_documents(alive)

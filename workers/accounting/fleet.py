@@ -14,7 +14,7 @@ import structlog
 from contracts import names
 from infra.errors import BrokerError
 from infra.lanes import Age, QueueState, QueueWatch
-from infra.living_processes import living
+from infra.living_processes import living, living_workers
 from infra.mongo import Document, Mongo, PyMongoError
 from workers.budgets.budget import Budget
 from workers.keys.loads import KeyLoad, key_loads
@@ -135,12 +135,11 @@ class FleetReader:
 
     async def _books(self) -> Books:
         now = await self._mongo.server_time()
-        alive = {"kind": "generation", "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
         automations, keys, budgets, workers, alerts = await asyncio.gather(
             self._automations(now),
             self._keys(),
             self._budgets(now),
-            self._mongo.workers.count_documents(alive),
+            living_workers(self._mongo),
             self._alerts(),
         )
         return Books(automations, keys, budgets, workers, alerts)

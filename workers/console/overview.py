@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from contracts import names
 from infra.lanes import QueueWatch
+from infra.living_processes import living_workers
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
 from workers.budgets.registry import BudgetRegistry, Standing
@@ -169,7 +170,7 @@ class Overviews:
         )
         waits, calls = await asyncio.gather(self._queue_waits(now), self._provider_times(now))
         workers, keys, alerts, budgets = await asyncio.gather(
-            self._workers(),
+            living_workers(self._mongo),
             self._keys(),
             self._mongo.alerts.count_documents({"resolved_at": None}),
             self._budgets_today(),
@@ -240,10 +241,6 @@ class Overviews:
         answered = {"outcome": "ok", "occurred_at": {"$gt": now - TIMED}}
         found = self._mongo.usage.find(answered, {"_id": 0, "latency_ms": 1})
         return [row["latency_ms"] async for row in found.sort("occurred_at", -1).limit(MOST_TIMED)]
-
-    async def _workers(self) -> int:
-        alive = {"kind": "generation", "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
-        return await self._mongo.workers.count_documents(alive)
 
     async def _keys(self) -> dict[str, int]:
         stages = [{"$group": {"_id": "$status", "count": {"$sum": 1}}}]

@@ -22,6 +22,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from contracts import names
 from infra.broker import declare_lane
 from infra.deliveries import finish, unless_closed
+from infra.living_processes import living_workers
 from infra.mongo import Mongo
 from infra.settings import Settings
 from infra.trace_headers import trace_ids
@@ -141,8 +142,7 @@ class Lanes:
             self._reload.clear()
 
     async def _refresh(self) -> None:
-        alive = {"kind": "generation", "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
-        self._workers = max(1, await self._mongo.workers.count_documents(alive))
+        self._workers = max(1, await living_workers(self._mongo))
         wanted = await self._wanted()
         for automation_id in [known for known in self._lanes if known not in wanted]:
             await self._close(automation_id)
