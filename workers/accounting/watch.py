@@ -24,6 +24,7 @@ from workers.accounting.conditions import (
     changes,
     findings,
 )
+from workers.keys.expressions import is_in_service
 
 log = structlog.get_logger()
 
@@ -105,7 +106,7 @@ class Watch:
         return [(AlertKind(alert["kind"]), alert["subject"]) async for alert in found]
 
     async def _automations(self) -> list[Automation]:
-        usable = {"$sum": {"$cond": [{"$eq": ["$status", "active"]}, 1, 0]}}
+        usable = {"$sum": {"$cond": [is_in_service(), 1, 0]}}
         stages: list[Document] = [
             {"$group": {"_id": "$automation_id", "keys": {"$sum": 1}, "usable": usable}}
         ]
