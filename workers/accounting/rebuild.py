@@ -5,7 +5,7 @@ that it is right while accounting runs, and never waits for it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -128,16 +128,12 @@ class Comparison:
 
     found: Mapping[str, Document]
     expected: Mapping[str, Document]
+    differences: Sequence[Difference]
 
     @property
     def count(self) -> int:
         """How many totals there are or should be."""
         return len(self.found.keys() | self.expected.keys())
-
-    @property
-    def differences(self) -> list[Difference]:
-        """What differs."""
-        return list(compare(self.found, self.expected))
 
 
 class Rebuild:
@@ -176,7 +172,7 @@ class Rebuild:
             named = {"dimension": {"$in": list(DIMENSIONS)}, "day": day, "automation_id": automation_id}
             totals = self._mongo.usage_daily.find(named, session=session)
             found = {total["_id"]: total async for total in totals}
-        return Comparison(found, expected)
+        return Comparison(found, expected, list(compare(found, expected)))
 
     async def mend(self, comparison: Comparison) -> None:
         """Add to each total what it lacked when it was compared, and delete those that count nothing.
