@@ -39,10 +39,10 @@ class GroupCommit(Generic[Item, Answer]):
         """
         self._write = write
         self._max_batch = max_batch
-        self._plenty = enough
+        self._enough = enough
         self._gather_s = gather_s
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._enough = asyncio.Event()
+        self._are_enough = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> asyncio.Future[Answer]:
@@ -53,8 +53,8 @@ class GroupCommit(Generic[Item, Answer]):
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._waiting) >= self._plenty:
-            self._enough.set()
+        if len(self._waiting) >= self._enough:
+            self._are_enough.set()
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
         return future
@@ -78,11 +78,11 @@ class GroupCommit(Generic[Item, Answer]):
 
     async def _gather(self) -> None:
         """Wait until enough are there, but not for long."""
-        if len(self._waiting) < self._plenty:
-            self._enough.clear()
+        if len(self._waiting) < self._enough:
+            self._are_enough.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._gather_s):
-                    await self._enough.wait()
+                    await self._are_enough.wait()
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
