@@ -1,9 +1,8 @@
 """The command line `keyway`: one line on standard error and status 1 where something fails."""
 
 import sys
-from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 try:
     import typer
@@ -42,49 +41,31 @@ COMMANDS = {
 }
 
 
-class Commands(MutableMapping[str, Any]):
-    """The commands by name, each imported when it is asked for: a command needs a small part of Keyway."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            module, _, attribute = COMMANDS[name].partition(":")
-            found = getattr(import_module(f"workers.cli.{module}"), attribute)
-            if isinstance(found, typer.Typer):
-                command: Any = typer.main.get_group(found)
-            else:
-                single = typer.Typer(add_completion=False)
-                single.command()(found)
-                command = typer.main.get_command(single)
-            command.name = name
-            self._loaded[name] = command
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
 class LazyGroup(TyperGroup):
-    """The top of the command line."""
+    """The top of the command line; a command is imported when it is asked for: it needs a part of Keyway."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = Commands()
+        self.commands = dict.fromkeys(COMMANDS, cast("Any", None))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as Typer calls it
         """The commands' names; none is imported for it."""
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # the same
+        """A command, or a group of commands, by its name; None: there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"workers.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command()(found)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
 
 
 app = typer.Typer(
