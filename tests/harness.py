@@ -20,6 +20,7 @@ import aiohttp
 from aio_pika import connect_robust
 from aio_pika.abc import AbstractRobustConnection
 from pydantic import SecretStr
+from pymongo.read_concern import ReadConcern
 
 from contracts import Keyway, names
 from infra.management import management
@@ -232,7 +233,9 @@ class World:
         await eventually(closed, f"connections of {user} in the management API")
 
     async def ledger(self, automation: str) -> list[Document]:
-        found = self.mongo.usage.find({"automation_id": automation})
+        """The rows that a snapshot taken now has too; a local read is ahead of it, even on one server."""
+        usage = self.mongo.usage.with_options(read_concern=ReadConcern("majority"))
+        found = usage.find({"automation_id": automation})
         return [row async for row in found.sort([("occurred_at", 1), ("_id", 1)])]
 
     async def accounted(self, automation: str, attempts: int) -> list[Document]:
