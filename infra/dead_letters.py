@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractIncomingMessage, HeadersType
+from aio_pika.abc import HeadersType
 
 from contracts import names
+from infra.deliveries import Delivery
 
 
-def dead_letter(original: AbstractIncomingMessage, reason: str) -> Message:
+def dead_letter(original: Delivery, reason: str) -> Message:
     """The copy to publish to the exchange `dead` before the original is acknowledged."""
     headers: HeadersType = {
         **(original.headers or {}),

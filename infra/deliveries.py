@@ -2,13 +2,77 @@
 
 import asyncio
 from collections.abc import Awaitable, Collection
+from datetime import datetime
+from typing import Protocol
 
 import structlog
+from aio_pika.abc import HeadersType
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from infra.telemetry import RequestIdentity
 
 log = structlog.get_logger()
+
+
+class Delivery(Protocol):
+    """What is asked of a delivery: aio-pika's are such, and `infra.consumed_deliveries`."""
+
+    @property
+    def body(self) -> bytes:
+        """What was published."""
+
+    @property
+    def headers(self) -> HeadersType:
+        """The message's own; empty where it has none."""
+
+    @property
+    def content_type(self) -> str | None:
+        """Of the body."""
+
+    @property
+    def type(self) -> str | None:
+        """Which kind of message it is."""
+
+    @property
+    def message_id(self) -> str | None:
+        """Which message it is."""
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What an answer names."""
+
+    @property
+    def reply_to(self) -> str | None:
+        """Where an answer goes."""
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When it was published, to the second."""
+
+    @property
+    def expiration(self) -> object:
+        """Its time to live; of a delivery in seconds."""
+
+    @property
+    def exchange(self) -> str | None:
+        """That it was published to."""
+
+    @property
+    def routing_key(self) -> str | None:
+        """That it was published with."""
+
+    @property
+    def redelivered(self) -> bool | None:
+        """Whether it was delivered before."""
+
+    async def ack(self) -> None:
+        """Acknowledge it."""
+
+    async def nack(self, *, requeue: bool) -> None:
+        """Hand it back."""
+
+    async def reject(self, *, requeue: bool) -> None:
+        """Refuse it."""
 
 
 async def unless_closed(acknowledgement: Awaitable[None], about: RequestIdentity | None = None) -> None:

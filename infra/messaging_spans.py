@@ -2,15 +2,16 @@
 
 from typing import TypeAlias
 
-from aio_pika.abc import AbstractIncomingMessage
 from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
+
+from infra.deliveries import Delivery
 
 Attributes: TypeAlias = dict[str, str | int | float | bool | list[str]]
 
 RABBITMQ = "rabbitmq"
 
 
-def consumed(message: AbstractIncomingMessage, queue: str) -> Attributes:
+def consumed(message: Delivery, queue: str) -> Attributes:
     """Of a message that is processed: where it came from, and which it is.
 
     Args:

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from contracts.messages import Outcome, UsageRecorded
+from infra.deliveries import Delivery
 from infra.mongo import Document
 from infra.prices import Cost
 from infra.vault import Sealed
@@ -122,6 +121,6 @@ class _Delivery:
     headers: dict[str, Any] = field(default_factory=dict)
 
 
-def make_delivery(body: bytes, **properties: Any) -> AbstractIncomingMessage:
+def make_delivery(body: bytes, **properties: Any) -> Delivery:
     """A delivery as far as reading it goes."""
-    return cast("AbstractIncomingMessage", _Delivery(body, **properties))
+    return cast("Delivery", _Delivery(body, **properties))

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 from aio_pika import Message, connect_robust
-from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import names
+from infra.deliveries import Delivery
 from tests.harness import World, eventually
 from workers.generation import lanes as module
 from workers.generation.automation import Automation
@@ -22,7 +22,7 @@ async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
     bot = await unserved.add_automation()
     settings = unserved.settings.model_copy(update={"lanes": frozenset({bot})})
 
-    async def handle(message: AbstractIncomingMessage, automation: Automation) -> None:
+    async def handle(message: Delivery, automation: Automation) -> None:
         raise AssertionError(f"nobody asks {automation.id}: {message.message_id}")
 
     async with await connect_robust(unserved.settings.amqp_url.get_secret_value()) as connection:
@@ -73,7 +73,7 @@ async def test_a_full_lane_is_widened_when_there_is_room_though_nothing_new_come
     taken: list[str | None] = []
     end = asyncio.Event()
 
-    async def handle(message: AbstractIncomingMessage, _: Automation) -> None:
+    async def handle(message: Delivery, _: Automation) -> None:
         taken.append(message.message_id)
         await end.wait()
         await message.ack()

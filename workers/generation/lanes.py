@@ -9,21 +9,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import structlog
-from aio_pika.abc import (
-    AbstractIncomingMessage,
-    AbstractQueue,
-    AbstractRobustChannel,
-    AbstractRobustConnection,
-)
+from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection
+from aiormq import Channel
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
 from infra.broker import declare_lane
-from infra.deliveries import finish, unless_closed
+from infra.consumed_deliveries import consume
+from infra.deliveries import Delivery, finish, unless_closed
 from infra.living_processes import living_workers
 from infra.mongo import Mongo
+from infra.outgoing_frames import OutgoingFrames
 from infra.settings import Settings
 from infra.trace_headers import trace_ids
 from workers.generation.automation import Automation
@@ -49,7 +48,7 @@ LONG_CALL_S = 0.25
 AMPLE = 16
 CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
-Handle = Callable[[AbstractIncomingMessage, Automation], Awaitable[None]]
+Handle = Callable[[Delivery, Automation], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -58,7 +57,7 @@ class _Lane:
 
     automation: Automation
     prefetch: int
-    queue: AbstractQueue | None = None
+    channel: Channel | None = None
     consumer_tag: str | None = None
     #: Deliveries that are being done, and all that ever came.
     in_hand: int = 0
@@ -127,6 +126,8 @@ class Lanes:
         if self._busy:
             log.info("finishing", in_flight=len(self._busy), grace_s=grace_s)
             await finish(self._busy, grace_s)
+        for channel in self._channels.values():
+            await OutgoingFrames.of(cast("Channel", await channel.get_underlay_channel())).flush()
 
     async def _keep_up(self) -> None:
         while True:
@@ -225,11 +226,12 @@ class Lanes:
 
     async def _consume(self, lane: _Lane) -> None:
         async with asyncio.timeout(CHANGE_TIMEOUT_S):
-            channel = await self._channel(lane.prefetch)
-            # Not known to the channel, so that it does not restore it: `_on_reopened` has it made again.
-            queue = await channel.get_queue(names.lane_queue(lane.automation.id), ensure=False)
-            lane.consumer_tag = await queue.consume(partial(self._on_delivery, lane.automation.id))
-            lane.queue = queue
+            robust = await self._channel(lane.prefetch)
+            # The consumer goes with the channel that there is now: `_on_reopened` has it made again.
+            channel = cast("Channel", await robust.get_underlay_channel())
+            take = partial(self._on_delivery, lane.automation.id)
+            lane.consumer_tag = await consume(channel, names.lane_queue(lane.automation.id), take)
+            lane.channel = channel
 
     async def _cancel(self, lane: _Lane) -> bool:
         """Stop a lane's consumer.
@@ -237,12 +239,12 @@ class Lanes:
         Returns:
             False where RabbitMQ has not said so in time: then it may go on, and the lane is as it was.
         """
-        queue, tag = lane.queue, lane.consumer_tag
-        if queue is None or tag is None:
+        channel, tag = lane.channel, lane.consumer_tag
+        if channel is None or tag is None:
             return True
         try:
             async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                await queue.cancel(tag)
+                await channel.basic_cancel(tag)
         except TimeoutError:
             # Others' changes of the channel came first; or it was closed for it, and `_on_reopened` comes.
             log.warning("consumer_not_cancelled", automation_id=lane.automation.id)
@@ -250,7 +252,7 @@ class Lanes:
             return False
         except CHANNEL_GONE:
             log.info("consumer_gone", automation_id=lane.automation.id)
-        lane.queue = lane.consumer_tag = None
+        lane.channel = lane.consumer_tag = None
         return True
 
     async def _close(self, automation_id: str) -> None:
@@ -279,10 +281,10 @@ class Lanes:
         """The channel is new, and its consumers are gone: have them made again."""
         for lane in self._lanes.values():
             if lane.prefetch == prefetch:
-                lane.queue = lane.consumer_tag = None
+                lane.channel = lane.consumer_tag = None
         self._reload.set()
 
-    async def _on_delivery(self, automation_id: str, message: AbstractIncomingMessage) -> None:
+    async def _on_delivery(self, automation_id: str, message: Delivery) -> None:
         lane = self._lanes.get(automation_id)
         if lane is None:
             # Delivered while the lane was being closed.
@@ -297,7 +299,7 @@ class Lanes:
         if is_full and (lane.widening is None or lane.widening.done()):
             lane.widening = asyncio.create_task(self._widen(lane))
 
-    async def _handle_safely(self, message: AbstractIncomingMessage, lane: _Lane) -> None:
+    async def _handle_safely(self, message: Delivery, lane: _Lane) -> None:
         try:
             await self._handle(message, lane.automation)
         except LaneFullError as full:

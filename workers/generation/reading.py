@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from contracts import names
 from contracts.messages import GenerationRequest, Path
+from infra.deliveries import Delivery
 from infra.trace_headers import trace_of
 
 #: How far ahead a deadline may lie, in seconds.
@@ -76,7 +76,7 @@ class Invalid:
 
 
 def read(
-    message: AbstractIncomingMessage,
+    message: Delivery,
     automation_id: str,
     *,
     deadline_s: float,
@@ -118,9 +118,7 @@ def read(
     return Request(envelope, request.path, request.body, request.user_id, deadline)
 
 
-def _envelope(
-    message: AbstractIncomingMessage, automation_id: str, now: float
-) -> tuple[Envelope, str | None]:
+def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelope, str | None]:
     problem = None
     request_id = message.message_id or f"req-{secrets.token_hex(12)}"
     if len(request_id) > MAX_REQUEST_ID_LENGTH:
@@ -145,7 +143,7 @@ def _envelope(
     return envelope, problem
 
 
-def published_at(message: AbstractIncomingMessage, now: float) -> float:
+def published_at(message: Delivery, now: float) -> float:
     """When it was published, by the header in milliseconds, else the property in seconds, else just now.
 
     Args:
@@ -160,7 +158,7 @@ def published_at(message: AbstractIncomingMessage, now: float) -> float:
     return now
 
 
-def _expires_at(message: AbstractIncomingMessage, envelope: Envelope) -> float | None:
+def _expires_at(message: Delivery, envelope: Envelope) -> float | None:
     """When the message's own time to live is over; in its queue it counts from the publish there."""
     if not isinstance(message.expiration, int | float):
         return None

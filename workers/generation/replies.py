@@ -4,14 +4,14 @@ import asyncio
 import time
 
 import structlog
-from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aio_pika.abc import AbstractRobustConnection
 from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
 from contracts import names
+from infra.confirmed_publishing import ConfirmedPublishing
 from infra.direct_addresses import UNANSWERED, DirectAddresses, is_direct
-from workers.generation.publishing import JSON, UNCONFIRMED, publish, trace_headers
+from workers.generation.publishing import UNCONFIRMED, persistent
 from workers.generation.reading import Envelope
 from workers.generation.result import REPEATED
 
@@ -25,6 +25,7 @@ DIRECT_REPLY_TIMEOUT_S = 5.0
 REPLY_RETRY_S = 1.5
 #: The same where the reply queue is full, until it is read.
 FULL_RETRY_S = 0.2
+DEFAULT_EXCHANGE = ""
 
 
 class NobodyWaitsError(Exception):
@@ -34,8 +35,8 @@ class NobodyWaitsError(Exception):
 class Replies:
     """Sends answers; a reply queue that is full (`reject-publish`) is waited for."""
 
-    def __init__(self, replies: AbstractExchange, addresses: DirectAddresses) -> None:
-        """Take the exchange, and what knows direct addresses; make one with `open`."""
+    def __init__(self, replies: ConfirmedPublishing, addresses: DirectAddresses) -> None:
+        """Take what publishes, and what knows direct addresses; make one with `open`."""
         self._replies = replies
         self._addresses = addresses
 
@@ -43,7 +44,7 @@ class Replies:
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
         """Open a channel; on `apart`, direct addresses are looked for."""
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return cls(replies.default_exchange, DirectAddresses(apart))
+        return cls(ConfirmedPublishing(replies), DirectAddresses(apart))
 
     async def result(self, envelope: Envelope, result: bytes, end: bytes) -> None:
         """Send a result to who asked for it.
@@ -98,21 +99,17 @@ class Replies:
             return
         direct = is_direct(address)
         give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S)
+        properties = persistent(message_type, envelope)
+        properties.message_id = envelope.request_id
+        properties.correlation_id = envelope.correlation_id or envelope.request_id
         while True:
-            message = Message(
-                body,
-                content_type=JSON,
-                type=message_type,
-                message_id=envelope.request_id,
-                correlation_id=envelope.correlation_id or envelope.request_id,
-                delivery_mode=DeliveryMode.PERSISTENT,
-                headers=trace_headers(envelope),
-            )
             try:
                 if direct and not self._addresses.is_proved(address):
                     await self._prove(address)
                 # RabbitMQ takes a direct address for "not routed" whenever a message is mandatory.
-                await publish(self._replies, message, address, mandatory=not direct)
+                await self._replies.publish(
+                    body, properties, exchange=DEFAULT_EXCHANGE, routing_key=address, mandatory=not direct
+                )
             except UNCONFIRMED as error:
                 is_full = isinstance(error, DeliveryError) and isinstance(error.frame, Basic.Nack)
                 if isinstance(error, DeliveryError) and not is_full:

@@ -6,10 +6,9 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.errors import ErrorCode
-from infra.deliveries import unless_closed
+from infra.deliveries import Delivery, unless_closed
 from infra.mongo import Document, PyMongoError
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, PutOff, Reserving
@@ -75,9 +74,7 @@ class RequestHandler:
         self._booking = Booking(publisher, metrics)
         self._metrics = metrics
 
-    async def handle(
-        self, message: AbstractIncomingMessage, automation: Automation, *, ended: Error | None = None
-    ) -> None:
+    async def handle(self, message: Delivery, automation: Automation, *, ended: Error | None = None) -> None:
         """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back.
 
         Args:
@@ -121,7 +118,7 @@ class RequestHandler:
 
     async def _do(
         self,
-        message: AbstractIncomingMessage,
+        message: Delivery,
         request: Request,
         automation: Automation,
         ended: Error | None,
@@ -286,9 +283,7 @@ class RequestHandler:
         self._count(envelope.automation_id, REPEAT)
         log.info("request_repeated", about=envelope)
 
-    async def _refuse(
-        self, message: AbstractIncomingMessage, envelope: Envelope, error: Error, *, is_dead: bool
-    ) -> None:
+    async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         log.warning("request_refused", about=envelope, reason=error.message)
         await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), FIRST)

@@ -14,7 +14,6 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from aio_pika.abc import AbstractIncomingMessage
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -22,6 +21,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from contracts import names
+from infra.deliveries import Delivery
 from infra.direct_addresses import is_direct
 from infra.messaging_spans import consumed, published
 from infra.trace_headers import trace_of
@@ -66,9 +66,7 @@ class TracedRequestHandler(RequestHandler):
     """Continues the automation's trace, or begins one, and tells how the request ended."""
 
     @override
-    async def handle(
-        self, message: AbstractIncomingMessage, automation: Automation, *, ended: Error | None = None
-    ) -> None:
+    async def handle(self, message: Delivery, automation: Automation, *, ended: Error | None = None) -> None:
         delivered_at = time.time()
         queue = names.lane_queue(automation.id) if ended is None else names.UNANSWERED_QUEUE
         with TRACER.start_as_current_span(
@@ -92,7 +90,7 @@ class TracedRequestHandler(RequestHandler):
     @override
     async def _do(
         self,
-        message: AbstractIncomingMessage,
+        message: Delivery,
         request: Request,
         automation: Automation,
         ended: Error | None,
@@ -117,9 +115,7 @@ class TracedRequestHandler(RequestHandler):
             return await super()._record(envelope, record)
 
     @override
-    async def _refuse(
-        self, message: AbstractIncomingMessage, envelope: Envelope, error: Error, *, is_dead: bool
-    ) -> None:
+    async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:
         _tell_status(trace.get_current_span(), error.code.value)
         await super()._refuse(message, envelope, error, is_dead=is_dead)
 

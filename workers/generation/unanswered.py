@@ -4,10 +4,9 @@ RabbitMQ dead-letters them without a word to who asked. Workers find them in a q
 `dead`, and answer them.
 """
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from contracts import names
 from contracts.errors import ErrorCode
+from infra.deliveries import Delivery
 from workers.generation.result import Error
 
 #: What RabbitMQ's reasons mean for who asked; its others (`rejected`) come from a worker that has answered.
@@ -17,7 +16,7 @@ ENDS = {
 }
 
 
-def ended_by_broker(message: AbstractIncomingMessage) -> tuple[str, Error] | None:
+def ended_by_broker(message: Delivery) -> tuple[str, Error] | None:
     """Whose request a dead letter is, and how it ended.
 
     Returns:

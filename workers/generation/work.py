@@ -3,8 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from aio_pika.abc import AbstractIncomingMessage
-
+from infra.deliveries import Delivery
 from workers.generation.attempts import Reserving
 from workers.generation.automation import Automation
 from workers.generation.chunks import Chunks
@@ -17,7 +16,7 @@ from workers.generation.result import Error, Progress
 class Work:
     """A request that this worker has claimed, and what became of it so far."""
 
-    message: AbstractIncomingMessage
+    message: Delivery
     request: Request
     automation: Automation
     claim: Claim

@@ -4,12 +4,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aio_pika.abc import AbstractIncomingMessage
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import KeyLeaseRequest
+from infra.deliveries import Delivery
 from infra.trace_headers import trace_of
 from workers.leasing.sealing import BadPublicKeyError, read_public_key
 
@@ -58,7 +58,7 @@ class Invalid:
     reason: str
 
 
-def read(message: AbstractIncomingMessage, automation_id: str) -> Request | Invalid:
+def read(message: Delivery, automation_id: str) -> Request | Invalid:
     """Read a delivery.
 
     Args:
@@ -88,7 +88,7 @@ def read(message: AbstractIncomingMessage, automation_id: str) -> Request | Inva
     return Request(envelope, said.model, said.estimated_tokens, said.ttl_s, recipient, patience_s)
 
 
-def _envelope(message: AbstractIncomingMessage, automation_id: str) -> tuple[Envelope, str | None]:
+def _envelope(message: Delivery, automation_id: str) -> tuple[Envelope, str | None]:
     problem = None
     request_id = message.message_id or f"req-{secrets.token_hex(12)}"
     if len(request_id) > MAX_REQUEST_ID_LENGTH:

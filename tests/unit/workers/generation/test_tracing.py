@@ -152,7 +152,7 @@ async def test_accounting_continues_the_span_that_published_a_usage_event(
     with tracing.TRACER.start_as_current_span("process"):
         await tracing.TracedPublisher(exchange, AsyncMock()).usage(make_envelope(), b"{}")
     span, around = exported.get_finished_spans()
-    sent = exchange.publish.await_args.args[0]
+    _, sent = exchange.publish.await_args.args
     assert (span.name, span.parent) == ("publish events", around.context)
     assert span.context is not None
     assert sent.headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
