@@ -1,8 +1,9 @@
 """The settler: gives reserved calls back and tells what they used, many keys together."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import structlog
@@ -24,6 +25,10 @@ RETRY_S = 1.0
 Place: TypeAlias = tuple[str, str]
 
 
+def _future() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A settlement, and whose calls it is of.
@@ -33,19 +38,37 @@ class Settled:
         hold: under which they were.
         settlement: what became of them.
         slot: whether they hold one of the automation's own slots too.
+        written: done when it is in the database.
     """
 
     key: Key
     hold: str
     settlement: Settlement
     slot: bool = False
+    written: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+@dataclass(slots=True)
+class _Group:
+    """Settlements of one key and hold, which are written together."""
+
+    key: Key
+    hold: str
+    settled: list[Settled] = field(default_factory=list)
+
+    @property
+    def settlements(self) -> list[Settlement]:
+        return [one.settlement for one in self.settled]
 
 
 class Settler:
     """Writes settlements, however long MongoDB is away.
 
     What is plain is written for all keys with one command, and views of the keys follow by calculation; what
-    changes how a key is used is written by itself, and the key read with it.
+    changes how a key is used is written by itself, and the key read with it. A key whose write fails is tried
+    again by itself, and keeps none from theirs.
 
     Args:
         mongo: where the keys are.
@@ -70,14 +93,17 @@ class Settler:
         self._learn = learn
         self._now = now
         self._commit: GroupCommit[Settled, None] = GroupCommit(self._write)
+        self._alone: set[asyncio.Task[None]] = set()
 
     def submit(self, settled: Settled) -> "asyncio.Future[None]":
         """Have a settlement written; done when it is."""
-        return self._commit.submit(settled)
+        self._commit.submit(settled).add_done_callback(partial(_fail, [settled]))
+        return settled.written
 
     async def drain(self) -> None:
         """Wait until all is written."""
         await self._commit.drain()
+        await asyncio.gather(*self._alone)
 
     async def give_slots(self, automation_id: str, hold: str, count: int) -> None:
         """Give back slots of an automation's own cap."""
@@ -89,58 +115,68 @@ class Settler:
                 await asyncio.sleep(RETRY_S)
 
     async def _write(self, batch: Sequence[Settled]) -> Sequence[None]:
-        keys: dict[Place, Key] = {}
-        groups: dict[Place, list[Settlement]] = {}
-        slots: dict[Place, int] = {}
+        groups: dict[Place, _Group] = {}
         for settled in batch:
-            place = settled.key.id, settled.hold
-            keys[place] = settled.key
-            groups.setdefault(place, []).append(settled.settlement)
-            if settled.slot:
-                of_automation = settled.key.automation_id, settled.hold
-                slots[of_automation] = slots.get(of_automation, 0) + 1
-        plain = {place: group for place, group in groups.items() if self._is_plain(keys[place], group)}
-        await asyncio.gather(
-            self._write_plain(keys, plain),
-            *(self._write_one(keys[place], place, groups[place]) for place in groups.keys() - plain),
-            *(self.give_slots(*of_automation, count) for of_automation, count in slots.items()),
-        )
+            group = groups.setdefault((settled.key.id, settled.hold), _Group(settled.key, settled.hold))
+            group.settled.append(settled)
+        plain = {place: group for place, group in groups.items() if self._is_plain(group)}
+        alone = [group for place, group in groups.items() if place not in plain]
+        if plain:
+            try:
+                batches = {place: group.settlements for place, group in plain.items()}
+                refused = await settle_plain(self._mongo, batches)
+            except PyMongoError:
+                refused = set(plain)
+            for place, group in plain.items():
+                if place in refused:
+                    alone.append(group)
+                else:
+                    view = self._view(group.key)
+                    self._end(group, view and settled_view(view, group.settlements, self._now()))
+        if alone:
+            await asyncio.wait([self._start_alone(group) for group in alone], timeout=RETRY_S)
         return [None] * len(batch)
 
-    def _is_plain(self, key: Key, group: Sequence[Settlement]) -> bool:
-        view = self._view(key) or key
-        return view.failures_in_a_row < CIRCUIT_FAILURES and all(settlement.is_plain for settlement in group)
+    def _is_plain(self, group: _Group) -> bool:
+        view = self._view(group.key) or group.key
+        return view.failures_in_a_row < CIRCUIT_FAILURES and not any(
+            settled.slot or not settled.settlement.is_plain for settled in group.settled
+        )
 
-    async def _write_plain(
-        self, keys: Mapping[Place, Key], groups: Mapping[Place, Sequence[Settlement]]
-    ) -> None:
-        refused: set[Place] = set()
-        while groups:
-            try:
-                refused = await settle_plain(self._mongo, groups)
-                break
-            except PyMongoError as error:
-                await self._delay(error, sum(map(len, groups.values())))
-        for place in groups.keys() - refused:
-            view = self._view(keys[place])
-            self._end(place, groups[place], view and settled_view(view, groups[place], self._now()))
-        await asyncio.gather(*(self._write_one(keys[place], place, groups[place]) for place in refused))
+    def _start_alone(self, group: _Group) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._write_alone(group))
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+        task.add_done_callback(partial(_fail, group.settled))
+        return task
 
-    async def _write_one(self, key: Key, place: Place, group: Sequence[Settlement]) -> None:
+    async def _write_alone(self, group: _Group) -> None:
+        key = group.key
         while True:
             try:
-                written = await settle(self._mongo, *place, group)
+                written = await settle(self._mongo, key.id, group.hold, group.settlements)
                 break
             except PyMongoError as error:
-                await self._delay(error, len(group), key_id=key.id)
-        self._end(place, group, written)
+                # What is not settled stays counted: too careful, never too free; so it is tried again.
+                calls, name = len(group.settled), type(error).__name__
+                log.warning("settlement_delayed", key_id=key.id, calls=calls, error=name)
+                await asyncio.sleep(RETRY_S)
+        if slots := sum(settled.slot for settled in group.settled):
+            await self.give_slots(key.automation_id, group.hold, slots)
+        self._end(group, written)
 
-    async def _delay(self, error: PyMongoError, settlements: int, **about: str) -> None:
-        # What is not settled stays counted: too careful, never too free; so it is tried again.
-        log.warning("settlement_delayed", settlements=settlements, error=type(error).__name__, **about)
-        await asyncio.sleep(RETRY_S)
-
-    def _end(self, place: Place, group: Sequence[Settlement], view: Key | None) -> None:
-        self._holds.give(place[1], sum(settlement.calls for settlement in group))
+    def _end(self, group: _Group, view: Key | None) -> None:
+        self._holds.give(group.hold, sum(settlement.calls for settlement in group.settlements))
         if view is not None:
             self._learn(view)
+        for settled in group.settled:
+            if not settled.written.done():
+                settled.written.set_result(None)
+
+
+def _fail(unwritten: Sequence[Settled], writing: "asyncio.Future[None]") -> None:
+    """Tell who waits of a write that ended with a defect."""
+    if not writing.cancelled() and (error := writing.exception()) is not None:
+        for settled in unwritten:
+            if not settled.written.done():
+                settled.written.set_exception(error)
