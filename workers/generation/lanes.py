@@ -126,8 +126,14 @@ class Lanes:
         if self._busy:
             log.info("finishing", in_flight=len(self._busy), grace_s=grace_s)
             await finish(self._busy, grace_s)
-        for channel in self._channels.values():
-            await OutgoingFrames.of(cast("Channel", await channel.get_underlay_channel())).flush()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        """Have all acknowledgements written; while RabbitMQ is away, it has lost the deliveries with them."""
+        with suppress(*CHANNEL_GONE):
+            async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                for channel in self._channels.values():
+                    await OutgoingFrames.of(cast("Channel", await channel.get_underlay_channel())).flush()
 
     async def _keep_up(self) -> None:
         while True:
