@@ -72,8 +72,7 @@ def _add(sums: dict[tuple[str, str, str, str], _Sum], row: Document, summed: tup
             sums[of] = _Sum(summed, reserved, label)
         else:
             total.summed = tuple(map(add, total.summed, summed))
-            if reserved < total.least:
-                total.least = reserved
+            total.least = min(total.least, reserved)
 
 
 def _update(dimension: str, day: str, automation_id: str, subject: str, total: _Sum) -> UpdateOne:
