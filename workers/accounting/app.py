@@ -4,6 +4,7 @@ The queue has a single active consumer; a second process stands by and takes ove
 """
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack, suppress
 
 import structlog
@@ -93,6 +94,7 @@ async def run(settings: Settings) -> None:
             if exposition is not None:
                 housekeeping.append(asyncio.create_task(queues.keep()))
             await booking.start()
+            gc.freeze()  # what is there now stays: collections need not look at it again and again
             log.info("accounting_ready")
 
         @app.on_shutdown

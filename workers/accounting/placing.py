@@ -43,7 +43,12 @@ def other_ids(rows: Sequence[Document], known: Mapping[str, Document]) -> list[s
         known: the ledger's rows under any of their own `_id`s.
     """
     there = dict(known)
-    return [other_id(row) for row in rows if not is_same_attempt(there.setdefault(row["_id"], row), row)]
+    standing = (there.setdefault(row["_id"], row) for row in rows)
+    return [
+        other_id(row)
+        for row, one in zip(rows, standing, strict=True)
+        if one is not row and not is_same_attempt(one, row)
+    ]
 
 
 def is_ambiguous(row: Document) -> bool:
