@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelInvalidStateError
 from pamqp import commands
 from pamqp.header import ContentHeader
 
@@ -60,6 +61,8 @@ class FakeChannel:
 
     async def basic_ack(self, tag: int, *, multiple: bool, **_: object) -> None:
         """Note an acknowledgement."""
+        if self.is_closed:
+            raise ChannelInvalidStateError
         assert multiple
         self.acknowledged.append(tag)
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
-from aio_pika.abc import AbstractExchange
 
 from contracts import names
 from contracts.messages import UsageRecorded
@@ -42,7 +41,7 @@ class Books:
             self.intake,
             cast("Ledger", self),
             Heartbeats(cast("Any", None)),
-            cast("AbstractExchange", self),
+            cast("Any", self),
         )
 
     async def apply(self, entries: Sequence[UsageRecorded]) -> Sequence[Applied]:
@@ -137,8 +136,7 @@ async def test_what_a_lost_consumer_had_is_left_to_the_next_one(books: Books, wa
     await second.deliver(body(1), body(2))
     books.is_open.set()
     await books.acknowledged(2, channel=1)
-    assert first.is_closed
-    assert first.acknowledged in ([], [1])  # a channel that is closed refuses it
+    assert first.acknowledged == []
     assert books.booked == ["r-1", "r-1", "r-2"]
 
 
