@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Deliveries that RabbitMQ sends ahead of what is acknowledged: some are read while others are written.
-PREFETCH = 6000
-#: The most that is taken at a time.
-MAX_BATCH = 2000
+PREFETCH = 10_000
+#: The most that is written in one transaction.
+MAX_BATCH = 4000
 #: A batch waits for more when the one before had so many.
 BUSY = 4
 #: How long, in seconds: a transaction costs as much as 20 events.
