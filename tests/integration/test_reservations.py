@@ -2,7 +2,9 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,16 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
+from tests.harness import eventually
 from workers.keys import pool
+from workers.keys.blocks import PART
 from workers.keys.health import Sample
+from workers.keys.holds import Holds
 from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, end_lease
 from workers.keys.limits import CIRCUIT_FAILURES, RAMP_S, SPAN_S, model_room, room, used_in_window
 from workers.keys.pool import KeyPool, Reservation
 from workers.keys.reported import RateLimits
 from workers.keys.reservations import load_keys, renew_holds, reserve
-from workers.keys.selection import Ask
-from workers.keys.settlements import Settlement, settle
+from workers.keys.selection import Ask, Refusal
+from workers.keys.settlements import Settlement, settle, settle_plain, settled_view
+from workers.keys.settler import Settled, Settler
 from workers.keys.slots import give_slots, take_slots
 
 WORKER = "worker-1"
@@ -213,6 +219,161 @@ async def test_many_reservations_at_once_never_pass_a_limit(mongo: Mongo) -> Non
     assert granted == 50
     found, now = await read(mongo, key)
     assert used_in_window(found, now) == (50, 350)
+
+
+plain = st.builds(
+    Settlement,
+    second=st.integers(0, 3),
+    reserved=st.integers(0, 20),
+    used=st.integers(0, 20),
+    model=st.sampled_from([MODEL, "other"]),
+    sample=st.none() | st.builds(Sample, ok=st.just(True), latency_ms=st.none() | st.integers(1, 900)),
+    unmade=st.none() | st.integers(0, 3),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    window=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 40)), max_size=5),
+    health=st.fixed_dictionaries(
+        {},
+        optional={
+            "error_rate": st.floats(0, 1),
+            "failures": st.integers(0, CIRCUIT_FAILURES - 1),
+            "latency_ms": st.floats(1, 900),
+        },
+    ),
+    is_today=st.booleans(),
+    batch=st.lists(plain, min_size=1, max_size=6),
+)
+async def test_a_view_after_plain_settlements_is_what_mongodb_has(
+    mongo: Mongo,
+    window: list[tuple[int, int, int]],
+    health: dict[str, float],
+    is_today: bool,
+    batch: list[Settlement],
+) -> None:
+    now = datetime.now(UTC)
+    began = int(now.timestamp()) - 10
+    key = await insert(
+        mongo,
+        window=[
+            {"s": began + second, "m": model, "n": n, "t": t}
+            for second, n, t in {entry[0]: entry for entry in window}.values()
+            for model in (MODEL, "other")
+        ],
+        held=[{"w": WORKER, "n": 100, "t": 1000, "until": now + timedelta(seconds=60)}],
+        day=(now if is_today else now - timedelta(days=1)).date().isoformat(),
+        day_tokens=70,
+        health=health,
+    )
+    batch = [replace(settled, second=began + settled.second) for settled in batch]
+    before, seen_at = await read(mongo, key)
+    assert await settle_plain(mongo, {(key["_id"], WORKER): batch}) == set()
+    after, _ = await read(mongo, key)
+    view = settled_view(before, batch, seen_at)
+    assert (view.error_rate, view.latency_ms) == pytest.approx((after.error_rate, after.latency_ms))
+    assert replace(view, error_rate=0, latency_ms=0) == replace(after, error_rate=0, latency_ms=0)
+
+
+async def test_what_mongodb_refuses_of_many_settlements_is_tried_again_and_keeps_none_from_theirs(
+    mongo: Mongo,
+) -> None:
+    good, broken = await insert(mongo), await insert(mongo, day_tokens="broken")
+    today = datetime.now(UTC).date().isoformat()
+    await mongo.keys.update_one({"_id": broken["_id"]}, {"$set": {"day": today}})
+    holds = Holds(mongo, WORKER)
+    learnt: list[Key] = []
+    settler = Settler(mongo, holds, view=lambda key: key, learn=learnt.append, now=time.time)
+    views = {one["_id"]: Key.from_document(one, 0) for one in (good, broken)}
+    holds.take(WORKER, 4)
+    written = [
+        settler.submit(Settled(views[one["_id"]], WORKER, Settlement(0, 10, 7, MODEL)))
+        for one in (good, broken, good)
+    ]
+
+    async def is_learnt() -> bool:
+        return bool(learnt)
+
+    await eventually(is_learnt, "the good key's settlements")
+    later = settler.submit(Settled(views[good["_id"]], WORKER, Settlement(0, 10, 1, MODEL)))
+    await asyncio.wait_for(later, 20)
+    assert not written[1].done()
+    await mongo.keys.update_one({"_id": broken["_id"]}, {"$set": {"day_tokens": 1}})
+    await asyncio.gather(*written)
+    found = {one["_id"]: (await read(mongo, one))[0] for one in (good, broken)}
+    assert (found[good["_id"]].day_tokens, found[broken["_id"]].day_tokens) == (15, 8)
+    assert holds.calls == 0
+
+
+async def test_a_busy_automation_asks_the_database_once_for_many_calls_and_counts_just_those_made(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await insert(mongo)
+    keys = KeyPool(mongo, WORKER)
+    updates = 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        return await reserve(*arguments)
+
+    monkeypatch.setattr(pool, "reserve", counted)
+    await keys.start()
+    calls = 60
+    for _ in range(calls):
+        reserved = await keys.reserve(key["automation_id"], Ask(MODEL, 10, deadline=keys.now() + 60))
+        assert isinstance(reserved, Reservation)
+        assert keys.held_calls == 1
+        await keys.settle(reserved, Settlement(reserved.second, reserved.tokens, 7, MODEL))
+    await keys.close()
+    assert updates < calls / 2
+    found, now = await read(mongo, key)
+    assert used_in_window(found, now) == (calls, calls * 7)
+    assert (found.held_calls, found.held_tokens, found.day_tokens) == (0, 0, calls * 7)
+
+
+async def test_what_is_reserved_ahead_is_not_handed_out_once_the_key_is_disabled(mongo: Mongo) -> None:
+    key = await insert(mongo)
+    keys = KeyPool(mongo, WORKER)
+    await keys.start()
+    ask = Ask(MODEL, 10, deadline=keys.now() + 60)
+    while (seen := keys._automations.get(key["automation_id"])) is None or not seen.ahead.calls:
+        reserved = await keys.reserve(key["automation_id"], ask)
+        assert isinstance(reserved, Reservation)
+        keys.release(reserved)
+    await mongo.keys.update_one({"_id": key["_id"]}, {"$set": {"status": "disabled"}})
+    keys.invalidate(key["automation_id"])
+    assert isinstance(await keys.reserve(key["automation_id"], ask), Refusal)
+    await keys.close()
+    found, now = await read(mongo, key)
+    assert (used_in_window(found, now), found.held_calls) == ((0, 0), 0)
+
+
+async def test_many_pools_that_reserve_ahead_never_pass_a_limit_and_use_all_of_it(mongo: Mongo) -> None:
+    limit = 400
+    key = await insert(mongo, limits={"requests_per_minute": limit, "tokens_per_minute": None})
+    pools = [KeyPool(mongo, f"worker-{number}") for number in range(4)]
+    await asyncio.gather(*(one.start() for one in pools))
+    reserved: list[Reservation] = []
+
+    async def ask(one: KeyPool) -> bool:
+        answer = await one.reserve(key["automation_id"], Ask(MODEL, 1, deadline=one.now() + 5))
+        if isinstance(answer, Reservation):
+            reserved.append(answer)
+            await one.settle(answer, Settlement(answer.second, 1, 1, MODEL))
+        return isinstance(answer, Reservation)
+
+    async def ask_on(one: KeyPool) -> None:
+        while await ask(one):
+            assert len(reserved) <= limit
+
+    await asyncio.gather(*(ask_on(one) for one in pools for _ in range(4)))
+    await asyncio.gather(*(one.close() for one in pools))
+    found, now = await read(mongo, key)
+    assert used_in_window(found, now)[0] == len(reserved)
+    # Those who were refused last could not know what others gave back in the same moment.
+    assert limit - len(pools) * limit // PART <= len(reserved) <= limit
 
 
 async def test_what_is_settled_gives_back_what_was_not_used(mongo: Mongo) -> None:

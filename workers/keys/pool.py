@@ -1,31 +1,31 @@
 """The key pool: reserves the best key of an automation for a request, waits for one, and settles afterwards.
 
 Asks that arrive together are planned together (`selection.plan`) and reserved with one update a key
-(`reservations.reserve`), so that a busy worker asks the database once for many requests, and a lone request
-waits for nothing.
+(`reservations.reserve`), and a few calls ahead with them (`blocks.py`), so that a busy worker asks MongoDB
+once for many requests, and a lone request waits for nothing.
 """
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TypeAlias
 
 import structlog
 
-from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
 from workers.budgets.keeper import BudgetKeeper, Claims
+from workers.keys.blocks import BLOCK_S, Block, Blocks
+from workers.keys.holds import Holds
 from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, begin_slot
 from workers.keys.limits import calls_that_fit, chargeable, used_in_window
 from workers.keys.reported import is_news
-from workers.keys.reservations import load_keys, renew_holds, reserve
+from workers.keys.reservations import load_keys, reserve
 from workers.keys.selection import Ask, Later, Plan, Refusal, plan
-from workers.keys.settlements import Settlement, settle
-from workers.keys.slots import give_slots, take_slots
+from workers.keys.settlements import Settlement
+from workers.keys.settler import Settled, Settler
+from workers.keys.slots import take_slots
 
 log = structlog.get_logger()
 
@@ -33,8 +33,6 @@ log = structlog.get_logger()
 RELOAD_S = 25.0
 #: Nobody is refused by a view of the keys that is older, in seconds.
 FRESH_S = 0.1
-#: Seconds between attempts to write settlements while MongoDB is away.
-SETTLE_RETRY_S = 1.0
 #: How often holds are renewed; well under `expressions.HOLD_S`.
 RENEW_S = 30.0
 
@@ -64,18 +62,11 @@ class _Waiter:
     answer: "asyncio.Future[Reserved]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """A settlement with the reservation that it ends."""
-
-    reservation: Reservation
-    settlement: Settlement
-
-
 @dataclass(slots=True)
 class _AutomationKeys:
-    """One automation's keys as last seen, and who waits for one, in order."""
+    """One automation's keys as last seen, what is reserved of them ahead, and who waits for one, in order."""
 
+    ahead: Blocks
     keys: dict[str, Key] = field(default_factory=dict)
     max_in_flight: int | None = None
     loaded_at: float = float("-inf")
@@ -98,10 +89,9 @@ class KeyPool:
         self._clock = clock
         self._server_offset = time.time() - clock()
         self._automations: dict[str, _AutomationKeys] = {}
-        self._settlements: dict[tuple[str, str], GroupCommit[_Settled, None]] = {}
         self._budgets = BudgetKeeper(mongo, worker_id, self.now, clock=clock)
-        self._hold = worker_id
-        self._live: Counter[str] = Counter()
+        self._holds = Holds(mongo, worker_id)
+        self._settler = Settler(mongo, self._holds, view=self._view, learn=self._learn, now=self.now)
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -119,7 +109,9 @@ class KeyPool:
         for task in filter(None, tasks):
             task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
-        await asyncio.gather(*(commit.drain() for commit in self._settlements.values()))
+        for keys in self._automations.values():
+            keys.ahead.end_all()
+        await self._settler.drain()
         await self._budgets.close()
 
     def now(self) -> float:
@@ -128,8 +120,8 @@ class KeyPool:
 
     @property
     def held_calls(self) -> int:
-        """How many calls are reserved here and not settled."""
-        return sum(self._live.values())
+        """How many calls are reserved here and not settled, those ahead aside."""
+        return self._holds.calls - sum(keys.ahead.calls for keys in self._automations.values())
 
     def calls_that_fit(self, automation_id: str) -> int:
         """How many more calls the automation's keys have room for, as last seen; 0 while one waits here."""
@@ -173,10 +165,15 @@ class KeyPool:
         return reserved
 
     async def _reserve_key(self, automation_id: str, ask: Ask, max_in_flight: int | None) -> Reserved:
-        keys = self._automations.setdefault(automation_id, _AutomationKeys())
+        keys = self._automations.get(automation_id)
+        if keys is None:
+            keys = self._automations[automation_id] = _AutomationKeys(Blocks(self._give_back))
+        keys.max_in_flight = max_in_flight
+        keys.ahead.note(ask, self.now())
+        if not keys.waiting and (ahead := self._take_ahead(keys, ask)) is not None:
+            return ahead
         waiter = _Waiter(ask, asyncio.get_running_loop().create_future())
         keys.waiting.append(waiter)
-        keys.max_in_flight = max_in_flight
         keys.changed.set()
         if keys.server is None:
             keys.server = asyncio.create_task(self._serve(automation_id, keys))
@@ -192,23 +189,17 @@ class KeyPool:
         Returns:
             Done when it is written; await it where the next reservation must see it (a cooldown).
         """
-        place = reservation.key.id, reservation.hold
-        commit = self._settlements.get(place)
-        if commit is None:
-            write = partial(self._write_settlements, reservation.key, reservation.hold)
-            commit = self._settlements[place] = GroupCommit(write)
-        settled = commit.submit(_Settled(reservation, self._only_news(reservation, settlement)))
+        news = self._only_news(reservation, settlement)
+        settled = self._settler.submit(Settled(reservation.key, reservation.hold, news, reservation.slot))
         if not reservation.claims:
             return settled
         spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
         return asyncio.create_task(_both(spent, settled))
 
     def release(self, reservation: Reservation) -> None:
-        """Give back a reservation whose call was not made; it still counts as one of its minute."""
-        self.settle(
-            reservation,
-            Settlement(reservation.second, reservation.tokens, used=0, model=reservation.model),
-        )
+        """Give back a reservation whose call was not made."""
+        unmade = Settlement(reservation.second, reservation.tokens, 0, reservation.model, unmade=1)
+        self.settle(reservation, unmade)
 
     async def lend(self, reservation: Reservation, lease: LeasedKey) -> bool:
         """Have a lease take a reservation over, so that it counts whether this worker lives or not.
@@ -226,13 +217,13 @@ class KeyPool:
             if is_lent and reservation.slot:
                 await begin_slot(self._mongo, lease, hold)
         except PyMongoError:
-            if self._hold == hold:
-                self._hold_anew()
-            self._live[hold] -= 1
+            if self._holds.name == hold:
+                self._holds.anew()
+            self._holds.give(hold, 1)
             self._budgets.release(reservation.claims)
             raise
         if is_lent:
-            self._live[hold] -= 1
+            self._holds.give(hold, 1)
             await self._budgets.lend(reservation.claims, lease)
         else:
             self.release(reservation)
@@ -244,8 +235,7 @@ class KeyPool:
         word = settlement.rate_limits
         if word is None:
             return settlement
-        keys = self._automations.get(reservation.key.automation_id)
-        key = keys.keys.get(reservation.key.id, reservation.key) if keys else reservation.key
+        key = self._view(reservation.key) or reservation.key
         now, model = self.now(), reservation.model
         if is_news(key.reported.get(model), word, used_in_window(key, now, model), now):
             return settlement
@@ -256,7 +246,34 @@ class KeyPool:
         self._budgets.invalidate(automation_id)
         if keys := self._automations.get(automation_id):
             keys.loaded_at = float("-inf")
+            keys.ahead.end_all()
             keys.changed.set()
+
+    def _view(self, key: Key) -> Key | None:
+        """The key as last seen; None where it is gone."""
+        keys = self._automations.get(key.automation_id)
+        return None if keys is None else keys.keys.get(key.id)
+
+    def _learn(self, key: Key) -> None:
+        """Take a newer view of a key, unless it is gone."""
+        keys = self._automations.get(key.automation_id)
+        if keys is not None and key.id in keys.keys:
+            keys.keys[key.id] = key
+            keys.changed.set()
+
+    def _take_ahead(self, keys: _AutomationKeys, ask: Ask) -> Reservation | None:
+        """Serve an ask from what is reserved ahead."""
+        if keys.max_in_flight is not None or self._clock() - keys.loaded_at > RELOAD_S:
+            return None
+        taken = keys.ahead.take(ask, keys.keys, self.now())
+        if taken is None:
+            return None
+        block, tokens = taken
+        return Reservation(keys.keys[block.key.id], block.second, tokens, block.model, block.hold)
+
+    def _give_back(self, block: Block) -> None:
+        left = Settlement(block.second, block.tokens, 0, block.model, unmade=block.calls)
+        self._settler.submit(Settled(block.key, block.hold, left))
 
     def _abandon(self, keys: _AutomationKeys, waiter: _Waiter) -> None:
         if waiter in keys.waiting:
@@ -267,34 +284,6 @@ class KeyPool:
                 self.release(answer)
         keys.changed.set()
 
-    async def _write_settlements(self, key: Key, hold: str, batch: Sequence[_Settled]) -> Sequence[None]:
-        settlements = [settled.settlement for settled in batch]
-        slots = sum(settled.reservation.slot for settled in batch)
-        while True:
-            try:
-                written = await settle(self._mongo, key.id, hold, settlements)
-                break
-            except PyMongoError as error:
-                # What is not settled stays counted: too careful, never too free; so it is tried again.
-                log.warning("settlement_delayed", key_id=key.id, calls=len(batch), error=type(error).__name__)
-                await asyncio.sleep(SETTLE_RETRY_S)
-        if slots:
-            await self._give_slots(key.automation_id, hold, slots)
-        self._live[hold] -= len(batch)
-        keys = self._automations.get(key.automation_id)
-        if keys is not None and written is not None and key.id in keys.keys:
-            keys.keys[key.id] = written
-            keys.changed.set()
-        return [None] * len(batch)
-
-    async def _give_slots(self, automation_id: str, hold: str, count: int) -> None:
-        while True:
-            try:
-                return await give_slots(self._mongo, automation_id, hold, count)
-            except PyMongoError as error:
-                log.warning("slots_delayed", automation_id=automation_id, error=type(error).__name__)
-                await asyncio.sleep(SETTLE_RETRY_S)
-
     async def _serve(self, automation_id: str, keys: _AutomationKeys) -> None:
         try:
             while True:
@@ -304,7 +293,7 @@ class KeyPool:
                 keys.changed.clear()
                 await self._serve_once(automation_id, keys)
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
-            self._hold_anew()
+            self._holds.anew()
             waiting, keys.waiting = keys.waiting, []
             for waiter in waiting:
                 if not waiter.answer.done():
@@ -316,7 +305,10 @@ class KeyPool:
         """One round: refuse whom nothing can serve, reserve where there is room, else wait."""
         if self._clock() - keys.loaded_at > RELOAD_S:
             await self._load(automation_id, keys)
+        self._serve_ahead(keys)
         batch = [waiter for waiter in keys.waiting if not waiter.answer.done()]
+        if not batch:
+            return
         asks = [waiter.ask for waiter in batch]
         planned = self._plan(automation_id, asks)
         if planned.refuse and self._clock() - keys.loaded_at > FRESH_S:
@@ -326,7 +318,7 @@ class KeyPool:
         slots = None
         if planned.reserve and keys.max_in_flight is not None:
             wanted = sum(map(len, planned.reserve.values()))
-            slots = await take_slots(self._mongo, automation_id, self._hold, wanted)
+            slots = await take_slots(self._mongo, automation_id, self._holds.name, wanted)
             if slots < wanted:
                 planned = self._plan(automation_id, asks, slots)
         for index, answer in (planned.refuse | planned.put_off).items():
@@ -335,9 +327,19 @@ class KeyPool:
         if planned.reserve:
             used = await self._reserve_planned(keys, batch, planned, slot=slots is not None)
             if slots is not None and slots > used:
-                await self._give_slots(automation_id, self._hold, slots - used)
+                await self._settler.give_slots(automation_id, self._holds.name, slots - used)
         elif not planned.refuse and not planned.put_off and planned.look_again_at is not None:
             await self._wait(keys, planned.look_again_at - self.now())
+
+    def _serve_ahead(self, keys: _AutomationKeys) -> None:
+        """Serve who waits from what is reserved ahead, as far as that goes, in order."""
+        for waiter in keys.waiting:
+            if waiter.answer.done():
+                continue
+            ahead = self._take_ahead(keys, waiter.ask)
+            if ahead is None:
+                return
+            waiter.answer.set_result(ahead)
 
     def _plan(self, automation_id: str, asks: Sequence[Ask], slots: int | None = None) -> Plan:
         keys = self._automations[automation_id].keys.values()
@@ -352,10 +354,15 @@ class KeyPool:
         for key_id, indices in planned.reserve.items():
             for index in indices:
                 groups.setdefault((key_id, batch[index].ask.model or ""), []).append(batch[index])
+        best: dict[str, str] = {}
+        for key_id, model in groups:
+            best.setdefault(model, key_id)
         return sum(
             await asyncio.gather(
                 *(
-                    self._reserve_on(keys, key_id, model, waiters, slot=slot)
+                    self._reserve_on(
+                        keys, key_id, model, waiters, slot=slot, ahead=not slot and best[model] == key_id
+                    )
                     for (key_id, model), waiters in groups.items()
                 )
             )
@@ -370,7 +377,14 @@ class KeyPool:
         keys.keys = {key.id: key for key in loaded}
 
     async def _reserve_on(
-        self, keys: _AutomationKeys, key_id: str, model: str, waiters: list[_Waiter], *, slot: bool
+        self,
+        keys: _AutomationKeys,
+        key_id: str,
+        model: str,
+        waiters: list[_Waiter],
+        *,
+        slot: bool,
+        ahead: bool,
     ) -> int:
         key = keys.keys[key_id]
         claims: list[Claims] = [()] * len(waiters)
@@ -382,10 +396,11 @@ class KeyPool:
             if not waiters:
                 return 0
         token_counts = [chargeable(key, waiter.ask.tokens, model, self.now()) for waiter in waiters]
-        hold = self._hold
+        more = keys.ahead.wanted(key, model, token_counts, self.now()) if ahead and not budgets else []
+        hold = self._holds.name
         reserved = None
         try:
-            reserved = await reserve(self._mongo, key_id, hold, model, token_counts)
+            reserved = await reserve(self._mongo, key_id, hold, model, token_counts + more)
         finally:
             granted = 0 if reserved is None else reserved[0]
             self._budgets.release(claim for held in claims[granted:] for claim in held)
@@ -393,7 +408,7 @@ class KeyPool:
             keys.loaded_at = float("-inf")
             return 0
         _, key, server_time = reserved
-        self._live[hold] += granted
+        self._holds.take(hold, granted)
         self._server_offset = server_time - self._clock()
         keys.keys[key_id] = key
         for waiter, tokens, held in zip(waiters[:granted], token_counts, claims, strict=False):
@@ -402,7 +417,11 @@ class KeyPool:
                 self.release(reservation)
             else:
                 waiter.answer.set_result(reservation)
-        return granted
+        if calls := max(0, granted - len(waiters)):
+            until = server_time + BLOCK_S
+            block = Block(key, hold, key.window[-1].second, model, calls, calls * more[0], until)
+            keys.ahead.begin(block)
+        return granted - calls
 
     async def _wait(self, keys: _AutomationKeys, seconds: float) -> None:
         try:
@@ -412,21 +431,11 @@ class KeyPool:
             # Room may have come back in another worker.
             keys.loaded_at = float("-inf")
 
-    def _hold_anew(self) -> None:
-        """Hold under another name from now on: nobody knows what a write that failed has left behind.
-
-        What it left lapses with the old name, which is renewed no longer than its calls are under way.
-        """
-        name, _, number = self._hold.partition("#")
-        self._hold = f"{name}#{int(number or 1) + 1}"
-
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            self._live = +self._live
             try:
-                for hold in list(self._live):
-                    await renew_holds(self._mongo, hold)
+                await self._holds.renew()
                 await self._budgets.renew()
             except PyMongoError as error:
                 log.warning("holds_not_renewed", error=type(error).__name__)

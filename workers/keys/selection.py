@@ -230,7 +230,7 @@ def _eligible(ask: Ask, candidates: list[_Candidate], now: float) -> tuple[list[
     alive = [c for c in candidates if not c.key.is_refused(now)]
     if not alive:
         return [], Refusal(RefusalReason.NO_USABLE_KEY)
-    allowed = [c for c in alive if _allows(c.key.denied_models, ask.model, now)]
+    allowed = [c for c in alive if allows(c.key.denied_models, ask.model, now)]
     if not allowed:
         return [], Refusal(RefusalReason.MODEL_UNAVAILABLE)
     spent = [c.spent_budgets(ask, now) for c in allowed]
@@ -251,7 +251,8 @@ def _over_at(spent: Sequence[Budget], now: float) -> float:
     return max(next_period_at(budget.window, now) for budget in spent)
 
 
-def _allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
+def allows(denied: Mapping[str, float], model: str | None, now: float) -> bool:
+    """Whether a key may use a model, by the models that it may not until then."""
     return model is None or denied.get(model, 0.0) <= now
 
 

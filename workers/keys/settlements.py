@@ -1,14 +1,14 @@
 """Settlements in MongoDB: the update that gives reservations back and learns what became of their calls."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from contracts.messages import Outcome
-from infra.mongo import Document, Mongo, ReturnDocument
+from infra.mongo import BulkWriteError, Document, Mongo, ReturnDocument, UpdateOne
 from workers.keys.expressions import FAILURES, counted_of_model, fade, held_plus, normalise, of_model, plus_ms
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
-from workers.keys.key import Key
-from workers.keys.limits import CIRCUIT_FAILURES
+from workers.keys.key import Key, WindowEntry
+from workers.keys.limits import CIRCUIT_FAILURES, today, used_today
 from workers.keys.reported import LONGEST_RESET_MS, REPORTED_S, SHORTEST_RESET_MS, RateLimits, merged
 from workers.keys.reservations import PROJECTION
 
@@ -18,7 +18,7 @@ MODEL_DENIED_MS = 600_000
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of one reserved call.
+    """What became of a reserved call, or of several that were not made.
 
     Attributes:
         second: under which it was reserved.
@@ -31,6 +31,7 @@ class Settlement:
         denies_model: whether the key may not use the model.
         rate_limits: what the provider said of its limits, where that is news.
         cost_nanousd: what the call cost, for budgets; 0 where nobody knows, as in the books.
+        unmade: how many calls were not made, and count in no minute; None: one was made.
     """
 
     second: int
@@ -43,6 +44,22 @@ class Settlement:
     denies_model: bool = False
     rate_limits: RateLimits | None = None
     cost_nanousd: int = 0
+    unmade: int | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls are under way no longer."""
+        return 1 if self.unmade is None else self.unmade
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says nothing that changes how the key is used: its count, and a good answer at most."""
+        return not (
+            (self.sample is not None and not self.sample.ok)
+            or self.cool_ms
+            or self.denies_model
+            or self.rate_limits is not None
+        )
 
 
 def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Document]:
@@ -50,8 +67,8 @@ def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Documen
     samples = [settled.sample for settled in batch if settled.sample is not None]
     changes: Document = {
         "window": _corrected_window(batch),
-        "held": held_plus(worker_id, -len(batch), -sum(settled.reserved for settled in batch)),
-        "day_tokens": {"$add": ["$day_tokens", sum(settled.used for settled in batch)]},
+        "held": held_plus(worker_id, -_calls(batch), -_reserved(batch)),
+        "day_tokens": {"$add": ["$day_tokens", _used(batch)]},
         **(_health_changes(samples) if samples else {}),
         **_cooldown(batch, samples),
     }
@@ -71,18 +88,45 @@ def settle_pipeline(worker_id: str, batch: Sequence[Settlement]) -> list[Documen
     return stages
 
 
-def _corrected_window(batch: Sequence[Settlement]) -> Document:
-    """The window with each call's tokens as they were, in the second in which they were reserved."""
-    corrections: dict[tuple[int, str], int] = {}
+def _calls(batch: Sequence[Settlement]) -> int:
+    return sum(settled.calls for settled in batch)
+
+
+def _reserved(batch: Sequence[Settlement]) -> int:
+    return sum(settled.reserved for settled in batch)
+
+
+def _used(batch: Sequence[Settlement]) -> int:
+    return sum(settled.used for settled in batch)
+
+
+def _corrections(batch: Sequence[Settlement]) -> dict[tuple[int, str], tuple[int, int]]:
+    """How many requests and tokens more than reserved there were, by second and model."""
+    corrections: dict[tuple[int, str], tuple[int, int]] = {}
     for settled in batch:
         place = settled.second, settled.model
-        corrections[place] = corrections.get(place, 0) + settled.used - settled.reserved
-    items = [{"s": second, "m": model, "d": change} for (second, model), change in corrections.items()]
+        requests, tokens = corrections.get(place, (0, 0))
+        corrections[place] = requests - (settled.unmade or 0), tokens + settled.used - settled.reserved
+    return corrections
+
+
+def _corrected_window(batch: Sequence[Settlement]) -> Document:
+    """The window with what was called, and its tokens, in the second in which they were reserved."""
+    items = [
+        {"s": second, "m": model, "n": requests, "t": tokens}
+        for (second, model), (requests, tokens) in _corrections(batch).items()
+    ]
     here = {"$and": [{"$eq": ["$$c.s", "$$this.s"]}, {"$eq": ["$$c.m", "$$this.m"]}]}
-    found = {"$filter": {"input": {"$literal": items}, "as": "c", "cond": here}}
-    change = {"$sum": {"$map": {"input": found, "as": "c", "in": "$$c.d"}}}
-    corrected = {"$mergeObjects": ["$$this", {"t": {"$max": [0, {"$add": ["$$this.t", change]}]}}]}
-    return {"$map": {"input": "$window", "in": corrected}}
+    found = {"$first": {"$filter": {"input": {"$literal": items}, "as": "c", "cond": here}}}
+
+    def corrected(counted: str) -> Document:
+        change = {"$ifNull": [f"$$found.{counted}", 0]}
+        return {"$max": [0, {"$add": [f"$$this.{counted}", change]}]}
+
+    entry = {"$mergeObjects": ["$$this", {"n": corrected("n"), "t": corrected("t")}]}
+    return {
+        "$map": {"input": "$window", "in": {"$let": {"vars": {"found": found}, "in": entry}}},
+    }
 
 
 def _replaced(field: str, models: Sequence[str], entries: list[Document]) -> Document:
@@ -191,3 +235,65 @@ async def settle(mongo: Mongo, key_id: str, worker_id: str, batch: Sequence[Sett
         return_document=ReturnDocument.AFTER,
     )
     return None if document is None else Key.from_document(document, document["server_time"].timestamp())
+
+
+async def settle_plain(
+    mongo: Mongo, batches: Mapping[tuple[str, str], Sequence[Settlement]]
+) -> "set[tuple[str, str]]":
+    """Settle plain settlements of many keys with one command.
+
+    Args:
+        mongo: where the keys are.
+        batches: by key id and hold.
+
+    Returns:
+        Those that MongoDB refused, which have changed nothing.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused all.
+    """
+    places = list(batches)
+    updates = [
+        UpdateOne({"_id": key_id}, settle_pipeline(hold, batches[key_id, hold])) for key_id, hold in places
+    ]
+    try:
+        await mongo.keys_fast.bulk_write(updates, ordered=False)
+    except BulkWriteError as error:
+        return {places[failed["index"]] for failed in error.details["writeErrors"]}
+    return set()
+
+
+def settled_view(key: Key, batch: Sequence[Settlement], now: float) -> Key:
+    """A view of a key after plain settlements, as `settle_pipeline` leaves its document.
+
+    Args:
+        key: as last seen, with its circuit closed.
+        batch: plain settlements.
+        now: the server's time, in seconds since the epoch.
+    """
+    corrections = _corrections(batch)
+    window = []
+    for entry in key.window:
+        requests, tokens = corrections.get((entry.second, entry.model), (0, 0))
+        corrected = max(0, entry.requests + requests), max(0, entry.tokens + tokens)
+        window.append(WindowEntry(entry.second, *corrected, entry.model))
+    samples = [settled.sample for settled in batch if settled.sample is not None]
+    latencies = [sample.latency_ms for sample in samples if sample.latency_ms is not None]
+    return replace(
+        key,
+        window=tuple(window),
+        held_calls=max(0, key.held_calls - _calls(batch)),
+        held_tokens=max(0, key.held_tokens - _reserved(batch)),
+        day=today(now),
+        day_tokens=used_today(key, now) + _used(batch),
+        error_rate=key.error_rate * smooth([0.0] * len(samples)).keep,
+        failures_in_a_row=0 if samples else key.failures_in_a_row,
+        latency_ms=_smoothed_view(key.latency_ms, latencies),
+    )
+
+
+def _smoothed_view(old: float, samples: Sequence[float]) -> float:
+    if not samples:
+        return old
+    folded = smooth(samples)
+    return (old or samples[0]) * folded.keep + folded.add

@@ -1,0 +1,182 @@
+"""The settler: gives reserved calls back and tells what they used, many keys together."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import structlog
+
+from infra.group_commit import GroupCommit
+from infra.mongo import Mongo, PyMongoError
+from workers.keys.holds import Holds
+from workers.keys.key import Key
+from workers.keys.limits import CIRCUIT_FAILURES
+from workers.keys.settlements import Settlement, settle, settle_plain, settled_view
+from workers.keys.slots import give_slots
+
+log = structlog.get_logger()
+
+#: Seconds between attempts to write settlements while MongoDB is away.
+RETRY_S = 1.0
+
+#: A key, and the hold under which calls were reserved on it.
+Place: TypeAlias = tuple[str, str]
+
+
+def _future() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement, and whose calls it is of.
+
+    Attributes:
+        key: as it was when they were reserved.
+        hold: under which they were.
+        settlement: what became of them.
+        slot: whether they hold one of the automation's own slots too.
+        written: done when it is in the database.
+    """
+
+    key: Key
+    hold: str
+    settlement: Settlement
+    slot: bool = False
+    written: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+@dataclass(slots=True)
+class _Group:
+    """Settlements of one key and hold, which are written together."""
+
+    key: Key
+    hold: str
+    settled: list[Settled] = field(default_factory=list)
+
+    @property
+    def settlements(self) -> list[Settlement]:
+        return [one.settlement for one in self.settled]
+
+
+class Settler:
+    """Writes settlements, however long MongoDB is away.
+
+    What is plain is written for all keys with one command, and views of the keys follow by calculation; what
+    changes how a key is used is written by itself, and the key read with it. A key whose write fails is tried
+    again by itself, and keeps none from theirs.
+
+    Args:
+        mongo: where the keys are.
+        holds: where the calls are counted.
+        view: how a key was seen last, by a view of it; None where it is gone.
+        learn: takes newer views.
+        now: the time on MongoDB's clock, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        holds: Holds,
+        *,
+        view: Callable[[Key], Key | None],
+        learn: Callable[[Key], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._mongo = mongo
+        self._holds = holds
+        self._view = view
+        self._learn = learn
+        self._now = now
+        self._commit: GroupCommit[Settled, None] = GroupCommit(self._write)
+        self._alone: set[asyncio.Task[None]] = set()
+
+    def submit(self, settled: Settled) -> "asyncio.Future[None]":
+        """Have a settlement written; done when it is."""
+        self._commit.submit(settled).add_done_callback(partial(_fail, [settled]))
+        return settled.written
+
+    async def drain(self) -> None:
+        """Wait until all is written."""
+        await self._commit.drain()
+        await asyncio.gather(*self._alone)
+
+    async def give_slots(self, automation_id: str, hold: str, count: int) -> None:
+        """Give back slots of an automation's own cap."""
+        while True:
+            try:
+                return await give_slots(self._mongo, automation_id, hold, count)
+            except PyMongoError as error:
+                log.warning("slots_delayed", automation_id=automation_id, error=type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+
+    async def _write(self, batch: Sequence[Settled]) -> Sequence[None]:
+        groups: dict[Place, _Group] = {}
+        for settled in batch:
+            group = groups.setdefault((settled.key.id, settled.hold), _Group(settled.key, settled.hold))
+            group.settled.append(settled)
+        plain = {place: group for place, group in groups.items() if self._is_plain(group)}
+        alone = [group for place, group in groups.items() if place not in plain]
+        if plain:
+            try:
+                batches = {place: group.settlements for place, group in plain.items()}
+                refused = await settle_plain(self._mongo, batches)
+            except PyMongoError:
+                refused = set(plain)
+            for place, group in plain.items():
+                if place in refused:
+                    alone.append(group)
+                else:
+                    view = self._view(group.key)
+                    self._end(group, view and settled_view(view, group.settlements, self._now()))
+        if alone:
+            await asyncio.wait([self._start_alone(group) for group in alone], timeout=RETRY_S)
+        return [None] * len(batch)
+
+    def _is_plain(self, group: _Group) -> bool:
+        view = self._view(group.key) or group.key
+        return view.failures_in_a_row < CIRCUIT_FAILURES and not any(
+            settled.slot or not settled.settlement.is_plain for settled in group.settled
+        )
+
+    def _start_alone(self, group: _Group) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._write_alone(group))
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+        task.add_done_callback(partial(_fail, group.settled))
+        return task
+
+    async def _write_alone(self, group: _Group) -> None:
+        key = group.key
+        while True:
+            try:
+                written = await settle(self._mongo, key.id, group.hold, group.settlements)
+                break
+            except PyMongoError as error:
+                # What is not settled stays counted: too careful, never too free; so it is tried again.
+                calls, name = len(group.settled), type(error).__name__
+                log.warning("settlement_delayed", key_id=key.id, calls=calls, error=name)
+                await asyncio.sleep(RETRY_S)
+        if slots := sum(settled.slot for settled in group.settled):
+            await self.give_slots(key.automation_id, group.hold, slots)
+        self._end(group, written)
+
+    def _end(self, group: _Group, view: Key | None) -> None:
+        self._holds.give(group.hold, sum(settlement.calls for settlement in group.settlements))
+        if view is not None:
+            self._learn(view)
+        for settled in group.settled:
+            if not settled.written.done():
+                settled.written.set_result(None)
+
+
+def _fail(unwritten: Sequence[Settled], writing: "asyncio.Future[None]") -> None:
+    """Tell who waits of a write that ended with a defect."""
+    if not writing.cancelled() and (error := writing.exception()) is not None:
+        for settled in unwritten:
+            if not settled.written.done():
+                settled.written.set_exception(error)
