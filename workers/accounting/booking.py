@@ -142,6 +142,7 @@ class Booking:
                 log.warning("dead_letter_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
         else:
+            self._intake.let_go([delivery])
             return
         if self._metrics is not None:
             self._metrics.refused(original.type)

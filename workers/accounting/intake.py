@@ -116,7 +116,7 @@ class Intake:
         """
         if not deliveries:
             return
-        self._ended(deliveries)
+        self.let_go(deliveries)
         consumer = deliveries[0].consumer
         async with consumer.acknowledging:
             up_to = consumer.settled.settle([delivery.tag for delivery in deliveries])
@@ -127,6 +127,11 @@ class Intake:
                     await unless_closed(consumer.channel.basic_ack(up_to, multiple=True, wait=False))
             except TimeoutError:  # the connection takes nothing more
                 consumer.ended.set()
+
+    def let_go(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that deliveries are no longer in hand: they are settled, or come again."""
+        if self._metrics is not None:
+            self._metrics.end([delivery.received for delivery in deliveries if delivery.received is not None])
 
     async def stop(self) -> None:
         """Have nothing more delivered; what was is left to be taken."""
@@ -146,10 +151,10 @@ class Intake:
 
     async def _keep_consuming(self) -> None:
         while True:
-            if self._consumer is not None:
-                await self._consumer.ended.wait()
-                await self._give_up(self._consumer)
             try:
+                if self._consumer is not None:
+                    await self._consumer.ended.wait()
+                    await self._give_up(self._consumer)
                 await self._consume()
             except (Exception, asyncio.CancelledError) as error:
                 # What the library was doing when the connection closed it cancels.
@@ -162,7 +167,7 @@ class Intake:
         """Leave a consumer that has ended; what waits of it comes again."""
         log.info("consumer_gone", queue=names.ACCOUNTING_QUEUE, waiting=len(consumer.waiting))
         self._consumer = None
-        self._ended(consumer.waiting)
+        self.let_go(consumer.waiting)
         with suppress(TimeoutError):
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 await unless_closed(consumer.channel.close())
@@ -206,10 +211,6 @@ class Intake:
                 message.exchange or "", message.routing_key or "", len(message.body)
             )
         return delivery
-
-    def _ended(self, deliveries: Sequence[Delivery]) -> None:
-        if self._metrics is not None:
-            self._metrics.end([delivery.received for delivery in deliveries if delivery.received is not None])
 
 
 def _is_cancelled() -> bool:

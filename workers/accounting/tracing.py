@@ -47,8 +47,8 @@ class TracedIntake(Intake):
         return delivery
 
     @override
-    def _ended(self, deliveries: Sequence[Delivery]) -> None:
-        super()._ended(deliveries)
+    def let_go(self, deliveries: Sequence[Delivery]) -> None:
+        super().let_go(deliveries)
         for delivery in deliveries:
             if (span := self._spans.pop(delivery, None)) is not None:
                 span.end()
