@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
 from tests.harness import eventually
-from workers.keys import pool
+from workers.keys import automation_keys
 from workers.keys.blocks import PART
 from workers.keys.health import Sample
 from workers.keys.holds import Holds
@@ -81,12 +81,12 @@ async def test_the_keys_are_not_read_again_when_nobody_waits_any_more(
         keys.invalidate(key["automation_id"])
         return reserved
 
-    monkeypatch.setattr(pool, "load_keys", counted)
-    monkeypatch.setattr(pool, "reserve", reserved_amid_a_change)
+    monkeypatch.setattr(automation_keys, "load_keys", counted)
+    monkeypatch.setattr(automation_keys, "reserve", reserved_amid_a_change)
     await keys.start()
     ask = Ask(MODEL, 10, deadline=keys.now() + 60)
     assert isinstance(await keys.reserve(key["automation_id"], ask), Reservation)
-    while (serving := keys._automations[key["automation_id"]].server) is not None:
+    while (serving := keys._automations[key["automation_id"]]._server) is not None:
         await serving
     # What is read beside the call could be older than what the call's settlement says.
     assert reads == 1
@@ -318,7 +318,7 @@ async def test_a_busy_automation_asks_the_database_once_for_many_calls_and_count
         updates += 1
         return await reserve(*arguments)
 
-    monkeypatch.setattr(pool, "reserve", counted)
+    monkeypatch.setattr(automation_keys, "reserve", counted)
     await keys.start()
     calls = 60
     for _ in range(calls):
@@ -338,7 +338,7 @@ async def test_what_is_reserved_ahead_is_not_handed_out_once_the_key_is_disabled
     keys = KeyPool(mongo, WORKER)
     await keys.start()
     ask = Ask(MODEL, 10, deadline=keys.now() + 60)
-    while (seen := keys._automations.get(key["automation_id"])) is None or not seen.ahead.calls:
+    while (seen := keys._automations.get(key["automation_id"])) is None or not seen.calls_ahead:
         reserved = await keys.reserve(key["automation_id"], ask)
         assert isinstance(reserved, Reservation)
         keys.release(reserved)
