@@ -1,15 +1,20 @@
-"""FastStream's own metrics of what its subscribers consume, with handlers that are few."""
+"""FastStream's own metrics of what services consume, with handlers that are few."""
 
-from typing import TYPE_CHECKING
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from aio_pika import IncomingMessage
 from faststream.prometheus import ConsumeAttrs
+from faststream.prometheus.container import MetricsContainer
 from faststream.prometheus.middleware import PrometheusMiddleware
+from faststream.prometheus.types import ProcessingStatus
 from faststream.rabbit.prometheus.provider import RabbitMetricsSettingsProvider
 from faststream.rabbit.response import RabbitPublishCommand
 
 from contracts import names
-from infra.metrics import Exposition
+from infra.metrics import Children, Exposition
 
 if TYPE_CHECKING:
     from faststream.message.message import StreamMessage
@@ -57,3 +62,43 @@ def consumed_metrics(exposition: Exposition) -> PrometheusMiddleware[IncomingMes
         registry=exposition.registry,
         app_name=exposition.service,
     )
+
+
+class Received(NamedTuple):
+    """A message in hand: what it is counted under, and since when it is there, in seconds of some clock."""
+
+    handler: str
+    at: float
+
+
+class BatchMetrics:
+    """The same metrics of what a service consumes in batches, without a subscriber."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        """Take where to register; what the middleware has registered there is used with it."""
+        metrics = MetricsContainer(exposition.registry, custom_label_names=())
+        self._labels = (exposition.service, _FewHandlers().messaging_system)
+        self._received = Children(metrics.received_messages_total)
+        self._sizes = Children(metrics.received_messages_size_bytes)
+        self._in_process = Children(metrics.received_messages_in_process)
+        self._processed = Children(metrics.received_processed_messages_total)
+        self._durations = Children(metrics.received_processed_messages_duration_seconds)
+
+    def begin(self, exchange: str, routing_key: str, size: int) -> Received:
+        """Count a message that came, with the size of its body in bytes."""
+        handler = handler_name(exchange, routing_key)
+        labels = (*self._labels, handler)
+        self._received[labels].inc()
+        self._sizes[labels].observe(size)
+        self._in_process[labels].inc()
+        return Received(handler, time.perf_counter())
+
+    def end(self, messages: Sequence[Received]) -> None:
+        """Count messages that are done, or whose channel is gone, as FastStream does."""
+        now = time.perf_counter()
+        for handler, count in Counter(message.handler for message in messages).items():
+            labels = (*self._labels, handler)
+            self._in_process[labels].dec(count)
+            self._processed[(*labels, ProcessingStatus.acked.value)].inc(count)
+        for message in messages:
+            self._durations[(*self._labels, message.handler)].observe(now - message.at)

@@ -18,7 +18,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
-from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -34,10 +34,8 @@ from infra.errors import PlatformError
 __all__ = [
     "BulkWriteError",
     "Collection",
-    "DeleteOne",
     "Document",
     "DuplicateKeyError",
-    "InsertOne",
     "Mongo",
     "PyMongoError",
     "ReturnDocument",

@@ -1,12 +1,14 @@
 """The books are exact: each event counts once, however often and in whatever company it is delivered."""
 
 import asyncio
+import json
 import random
 import secrets
 import signal
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from aio_pika import DeliveryMode, Message
 
 from contracts.messages import Outcome, UsageRecorded
@@ -124,12 +126,23 @@ async def test_a_standby_takes_over_when_the_active_one_is_gone(world: World) ->
     assert len(await world.accounted(bot, 2)) == 2
 
 
-async def test_an_event_that_can_not_be_read_is_dead_lettered_and_stops_nobody(shared: World) -> None:
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"event_id": 1}, "event_id: Input should be a valid string"),
+        ({"cost_nanousd": 2**63}, "it can't be stored: OverflowError"),
+    ],
+)
+async def test_an_event_that_can_not_be_booked_is_dead_lettered_and_stops_nobody(
+    shared: World, changes: dict[str, Any], reason: str
+) -> None:
     bot = await shared.add_automation()
     async with shared.connection.channel() as channel:
         exchange = await channel.get_exchange("events", ensure=False)
         message = Message(
-            b'{"event_id": 1}', type="usage.recorded.v1", message_id=(mark := secrets.token_hex(8))
+            json.dumps(event(bot, 2).model_dump(mode="json") | changes).encode(),
+            type="usage.recorded.v1",
+            message_id=(mark := secrets.token_hex(8)),
         )
         await exchange.publish(message, f"usage.recorded.{bot}")
         await publish(shared, [event(bot, 1)])
@@ -147,7 +160,7 @@ async def test_an_event_that_can_not_be_read_is_dead_lettered_and_stops_nobody(s
             return False
 
         await eventually(dead, "the dead letter")
-    assert reasons[0].startswith("event_id: Input should be a valid string")
+    assert reasons[0].startswith(reason)
 
 
 async def test_an_unknown_price_is_marked_and_never_silently_nothing(shared: World) -> None:

@@ -137,7 +137,7 @@ async def test_one_trace_holds_the_queue_the_wait_each_attempt_the_reply_and_the
     for published in publishing:
         (booked,) = children(spans, published.span_id)
         assert (booked.name, booked.kind, booked.service) == (
-            "accounting process",
+            "process accounting",
             "consumer",
             "keyway-accounting",
         )
@@ -234,7 +234,7 @@ async def test_the_worker_begins_a_trace_where_the_automation_did_not(traced: Tr
     spans = await traced.collector.trace(process.trace_id, SPANS_OF_ONE_ATTEMPT)
     assert process.parent_id == ""
     assert len(spans) == SPANS_OF_ONE_ATTEMPT
-    assert len(named(spans, "accounting process")) == 1
+    assert len(named(spans, "process accounting")) == 1
 
 
 async def test_prompts_and_answers_are_in_spans_where_that_is_switched_on(traced: Traced) -> None:

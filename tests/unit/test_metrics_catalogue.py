@@ -8,7 +8,7 @@ from unittest.mock import AsyncMock
 import pytest
 from prometheus_client import Metric
 
-from infra.consumed_metrics import consumed_metrics, handler_name
+from infra.consumed_metrics import BatchMetrics, consumed_metrics, handler_name
 from infra.metrics import MOST_MODELS, OTHER, Exposition, ModelNames
 from workers.accounting.fleet_metrics import FleetMetrics
 from workers.accounting.metrics import LedgerMetrics
@@ -92,3 +92,20 @@ def test_models_that_nobody_answered_for_and_those_beyond_the_first_are_told_tog
 )
 def test_handlers_are_few_whatever_the_routing_key(exchange: str, routing_key: str, expected: str) -> None:
     assert handler_name(exchange, routing_key) == expected
+
+
+def test_what_is_consumed_in_batches_is_counted_as_what_subscribers_consume() -> None:
+    exposition = Exposition("accounting")
+    consumed_metrics(exposition)
+    metrics = BatchMetrics(exposition)
+    messages = [metrics.begin("events", f"usage.recorded.bot-{number}", 500) for number in range(3)]
+    labels = {"app_name": "accounting", "broker": "rabbitmq", "handler": "events.usage.recorded"}
+
+    def count(name: str, **more: str) -> float | None:
+        return exposition.registry.get_sample_value(f"faststream_received_{name}", labels | more)
+
+    assert (count("messages_total"), count("messages_in_process")) == (3, 3)
+    assert count("messages_size_bytes_sum") == 1500
+    metrics.end(messages[:2])
+    assert (count("messages_in_process"), count("processed_messages_total", status="acked")) == (1, 2)
+    assert count("processed_messages_duration_seconds_count") == 2

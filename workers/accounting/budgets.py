@@ -1,6 +1,6 @@
 """Budgets in the ledger's transaction: thresholds that new rows cross, and models without a price."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from infra.alerts import Alert, AlertKind, raise_alert
@@ -40,14 +40,11 @@ async def budgets_of(
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    scopes: dict[str, Scope] = {scope: scope for scope in SCOPES}
-    days: dict[str, set[str]] = {}
-    for row in rows:
-        for dimension, subject in subjects(row):
-            if (scope := scopes.get(dimension)) is not None:
-                for window in WINDOWS:
-                    identity = budget_id(scope, window, row["automation_id"], subject)
-                    days.setdefault(identity, set()).add(row["day"])
+    among = {"automation_id": {"$in": list({row["automation_id"] for row in rows})}}
+    budgeted = set(await mongo.budgets.distinct("automation_id", among, session=session))
+    days = budget_days(row for row in rows if row["automation_id"] in budgeted)
+    if not days:
+        return []
     found = mongo.budgets.find({"_id": {"$in": list(days)}}, session=session)
     budgets = [Budget.from_document(document, now.timestamp()) async for document in found]
     return [
@@ -55,6 +52,22 @@ async def budgets_of(
         for budget in budgets
         for period in sorted({period_of(budget.window, day) for day in days[budget.id]})
     ]
+
+
+def budget_days(rows: Iterable[Document]) -> dict[str, set[str]]:
+    """The `_id`s of budgets that rows would count in, if there are such, and the UTC days of those rows."""
+    scopes: dict[str, Scope] = {scope: scope for scope in SCOPES}
+    spent = {
+        (scope, row["automation_id"], subject, row["day"])
+        for row in rows
+        for dimension, subject in subjects(row)
+        if (scope := scopes.get(dimension)) is not None
+    }
+    days: dict[str, set[str]] = {}
+    for scope, automation_id, subject, day in spent:
+        for window in WINDOWS:
+            days.setdefault(budget_id(scope, window, automation_id, subject), set()).add(day)
+    return days
 
 
 async def note_unpriced(mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session) -> None:

@@ -16,13 +16,13 @@ from typing import TypeAlias
 import structlog
 
 from contracts.messages import Outcome, UsageRecorded
-from infra.mongo import DeleteOne, Document, InsertOne, Mongo, PyMongoError, Session, UpdateOne
+from infra.mongo import Document, Mongo, PyMongoError, Session, UpdateOne
 from infra.totals import total_id
 from workers.accounting.budgets import count_spending, note_spending
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.metrics import LedgerMetrics
-from workers.accounting.placing import Placed, candidates, place
+from workers.accounting.placing import Placed, other_ids, place
 from workers.accounting.totals import total_updates
 from workers.keys.checks import ask_for_checks
 from workers.keys.leases import GRACE_S, LeasedKey, end_lease
@@ -49,8 +49,8 @@ def ledger_id(event: UsageRecorded) -> str:
 
 def row_of(event: UsageRecorded, recorded_at: datetime) -> Document:
     """The ledger row of an event."""
-    row: Document = event.model_dump()
-    return row | {
+    return {
+        **event.__dict__,  # `model_dump` makes the same of flat fields, at five times the cost
         "_id": ledger_id(event),
         "outcome": str(event.outcome),
         "day": event.occurred_at.astimezone(UTC).date().isoformat(),
@@ -192,18 +192,24 @@ class Ledger:
             await ask_for_checks(self._mongo, doubtful)
 
     async def _place(self, rows: Sequence[Document], now: datetime, session: Session) -> Placed:
-        ids = [identity for row in rows for identity in candidates(row)]
-        found = self._mongo.usage.find({"_id": {"$in": ids}}, session=session)
-        placed = place(rows, {row["_id"]: row async for row in found})
+        known = await self._known([row["_id"] for row in rows], session)
+        if others := other_ids(rows, known):
+            known |= await self._known(others, session)
+        placed = place(rows, known)
+        if placed.replaced:
+            replaced = {"_id": {"$in": [row["_id"] for row in placed.replaced]}}
+            await self._mongo.usage.delete_many(replaced, session=session)
         if placed.added:
-            removals = [DeleteOne({"_id": row["_id"]}) for row in placed.replaced]
-            insertions = [InsertOne(row) for row in placed.added]
-            await self._mongo.usage.bulk_write([*removals, *insertions], session=session)
+            await self._mongo.usage.insert_many(placed.added, ordered=False, session=session)
             totals = total_updates(placed.added, placed.replaced)
             await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
             await self._change_statuses(placed.added, now, session)
             await note_spending(self._mongo, placed.added, now, session)
         return placed
+
+    async def _known(self, ids: list[str], session: Session) -> dict[str, Document]:
+        found = self._mongo.usage.find({"_id": {"$in": ids}}, session=session)
+        return {row["_id"]: row async for row in found}
 
     async def _change_statuses(self, rows: Sequence[Document], now: datetime, session: Session) -> None:
         by_key: dict[str, list[Document]] = defaultdict(list)
@@ -217,8 +223,9 @@ class Ledger:
                 log.info("key_status_changed", key_id=key["_id"], to=change.to, reason=change.reason)
 
     async def _totals_today(
-        self, rows: Sequence[Document], now: datetime, session: Session
+        self, rows: Sequence[Document], now: datetime, session: Session | None = None
     ) -> dict[str, Document]:
+        """The totals of the UTC day of the keys that rows are of, by the keys' ids."""
         today = now.date().isoformat()
         ids = {total_id("key", today, row["automation_id"], row["key_id"]) for row in rows}
         found = self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}, session=session)
@@ -229,10 +236,12 @@ class Ledger:
 
         Outside of the transaction, since workers write these documents all the time; safe to repeat.
         """
-        today = now.date().isoformat()
-        ids = {total_id("key", today, row["automation_id"], row["key_id"]) for row in rows}
-        async for total in self._mongo.usage_daily.find({"_id": {"$in": list(ids)}}):
-            await self._mongo.keys.update_one(
-                {"_id": total["subject"], "day": today, "day_tokens": {"$lt": total["total_tokens"]}},
+        raised = [
+            UpdateOne(
+                {"_id": key_id, "day": total["day"], "day_tokens": {"$lt": total["total_tokens"]}},
                 {"$max": {"day_tokens": total["total_tokens"]}},
             )
+            for key_id, total in (await self._totals_today(rows, now)).items()
+        ]
+        if raised:
+            await self._mongo.keys.bulk_write(raised, ordered=False)

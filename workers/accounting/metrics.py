@@ -1,5 +1,6 @@
 """What accounting counts for Prometheus of what it writes into the ledger (docs/metrics.md)."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -66,14 +67,22 @@ class LedgerMetrics:
             replaced: how many rows it took out.
             at: when it was written, on MongoDB's clock.
         """
+        rows: dict[tuple[str, str], int] = defaultdict(int)
+        tokens: dict[str, int] = defaultdict(int)
+        costs: dict[str, int] = defaultdict(int)
         for row in added:
             source = row["source"]
-            self._rows[source, row["outcome"]].inc()
-            self._tokens[source,].inc(row["total_tokens"])
-            self._cost[source,].inc(row["cost_nanousd"] / NANO)
+            rows[source, row["outcome"]] += 1
+            tokens[source] += row["total_tokens"]
+            costs[source] += row["cost_nanousd"]
             # A lease's rows bear the time of its grant.
             if source == "worker":
                 self._lag.observe(max(0.0, (at - row["occurred_at"]).total_seconds()))
+        for labels, count in rows.items():
+            self._rows[labels].inc(count)
+        for source, count in tokens.items():
+            self._tokens[source,].inc(count)
+            self._cost[source,].inc(costs[source] / NANO)
         self._replaced.inc(replaced)
 
     def refused(self, event_type: str | None) -> None:

@@ -30,9 +30,25 @@ class Placed:
     is_new: list[bool]
 
 
-def candidates(row: Document) -> tuple[str, str]:
-    """The `_id`s under which an attempt may stand: its own, or with its time where that one is another's."""
-    return row["_id"], f"{row['_id']}@{int(_milliseconds(row['occurred_at']).timestamp() * 1000)}"
+def other_id(row: Document) -> str:
+    """The `_id` under which an attempt stands where its own is another attempt's: with its time."""
+    return f"{row['_id']}@{int(_milliseconds(row['occurred_at']).timestamp() * 1000)}"
+
+
+def other_ids(rows: Sequence[Document], known: Mapping[str, Document]) -> list[str]:
+    """The `_id`s besides their own under which rows of a batch may stand; seldom any.
+
+    Args:
+        rows: of the batch.
+        known: the ledger's rows under any of their own `_id`s.
+    """
+    there = dict(known)
+    standing = (there.setdefault(row["_id"], row) for row in rows)
+    return [
+        other_id(row)
+        for row, one in zip(rows, standing, strict=True)
+        if one is not row and not is_same_attempt(one, row)
+    ]
 
 
 def is_ambiguous(row: Document) -> bool:
@@ -56,17 +72,17 @@ def place(rows: Sequence[Document], known: Mapping[str, Document]) -> Placed:
 
     Args:
         rows: of the batch, in the order of their delivery.
-        known: the ledger's rows under any of the rows' `candidates`.
+        known: the ledger's rows under any of the rows' own and other `_id`s.
     """
     there = dict(known)
     added: dict[str, Document] = {}
     replaced: list[Document] = []
     is_new = []
     for row in rows:
-        identity, other_identity = candidates(row)
+        identity = row["_id"]
         standing = there.get(identity)
         if standing is not None and not is_same_attempt(standing, row):
-            identity = other_identity
+            identity = other_id(row)
             standing = there.get(identity)
         tells_more = standing is not None and is_ambiguous(standing) and not is_ambiguous(row)
         is_new.append(standing is None or tells_more)

@@ -1,10 +1,15 @@
 """Totals by key, automation, user and model for each UTC day: sums of ledger rows, and nothing else."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import add, itemgetter, neg
 
 from infra.mongo import Document, UpdateOne
 from infra.totals import SUMMED, TOKEN_FIELDS, total_id
+
+#: What of a row is added to its totals as it is; what is counted besides follows from its outcome and price.
+AMOUNTS = (*TOKEN_FIELDS, "cost_nanousd", "latency_ms", "reserved_tokens")
+_amounts = itemgetter(*AMOUNTS)
 
 
 def subjects(row: Document) -> Iterator[tuple[str, str]]:
@@ -18,13 +23,28 @@ def subjects(row: Document) -> Iterator[tuple[str, str]]:
 
 def summands(row: Document) -> dict[str, int]:
     """What a ledger row adds to each of its totals."""
-    return {
-        **{field: row[field] for field in (*TOKEN_FIELDS, "cost_nanousd", "latency_ms", "reserved_tokens")},
-        "attempts": 1,
-        "succeeded": int(row["outcome"] == "ok"),
-        "ambiguous": int(row["outcome"] == "ambiguous"),
-        "unpriced": int(not row["price_known"]),
-    }
+    return dict(zip(SUMMED, _summands(row), strict=True))
+
+
+def _summands(row: Document) -> tuple[int, ...]:
+    """What a row adds, in the order of `SUMMED`."""
+    outcome = row["outcome"]
+    return (
+        *_amounts(row),
+        1,
+        int(outcome == "ok"),
+        int(outcome == "ambiguous"),
+        int(not row["price_known"]),
+    )
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What a total grows by, in the order of `SUMMED`."""
+
+    summed: tuple[int, ...]
+    least: int
+    label: str
 
 
 def total_updates(rows: Iterable[Document], replaced: Iterable[Document] = ()) -> list[UpdateOne]:
@@ -34,33 +54,41 @@ def total_updates(rows: Iterable[Document], replaced: Iterable[Document] = ()) -
         rows: that are added to the ledger.
         replaced: that are taken out of it, for rows that say more.
     """
-    sums: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMMED, 0))
-    least: dict[str, int] = {}
-    heads: dict[str, Document] = {}
-    for sign, row in (*((1, row) for row in rows), *((-1, row) for row in replaced)):
-        added = summands(row)
-        for dimension, subject in subjects(row):
-            identity = total_id(dimension, row["day"], row["automation_id"], subject)
-            total = sums[identity]
-            for field, value in added.items():
-                total[field] += sign * value
-            least[identity] = min(row["reserved_tokens"], least.get(identity, row["reserved_tokens"]))
-            heads[identity] = {
-                "dimension": dimension,
-                "day": row["day"],
-                "automation_id": row["automation_id"],
-                "subject": subject,
-                "label": row["key_alias"] if dimension == "key" else subject,
-            }
-    return [
-        UpdateOne(
-            {"_id": identity},
-            {
-                "$inc": total,
-                "$min": {"least_reserved_tokens": least[identity]},
-                "$setOnInsert": heads[identity],
-            },
-            upsert=True,
-        )
-        for identity, total in sums.items()
-    ]
+    sums: dict[tuple[str, str, str, str], _Sum] = {}
+    for row in rows:
+        _add(sums, row, _summands(row))
+    for row in replaced:
+        _add(sums, row, tuple(map(neg, _summands(row))))
+    return [_update(*of, total) for of, total in sums.items()]
+
+
+def _add(sums: dict[tuple[str, str, str, str], _Sum], row: Document, summed: tuple[int, ...]) -> None:
+    day, automation_id, reserved = row["day"], row["automation_id"], row["reserved_tokens"]
+    for dimension, subject in subjects(row):
+        of = (dimension, day, automation_id, subject)
+        total = sums.get(of)
+        if total is None:
+            label = row["key_alias"] if dimension == "key" else subject
+            sums[of] = _Sum(summed, reserved, label)
+        else:
+            total.summed = tuple(map(add, total.summed, summed))
+            total.least = min(total.least, reserved)
+
+
+def _update(dimension: str, day: str, automation_id: str, subject: str, total: _Sum) -> UpdateOne:
+    head = {
+        "dimension": dimension,
+        "day": day,
+        "automation_id": automation_id,
+        "subject": subject,
+        "label": total.label,
+    }
+    return UpdateOne(
+        {"_id": total_id(dimension, day, automation_id, subject)},
+        {
+            "$inc": dict(zip(SUMMED, total.summed, strict=True)),
+            "$min": {"least_reserved_tokens": total.least},
+            "$setOnInsert": head,
+        },
+        upsert=True,
+    )

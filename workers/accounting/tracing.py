@@ -1,36 +1,54 @@
-"""The span of a usage event that is booked: FastStream's, for events that follow from a traced request."""
+"""The span of a usage event that is booked, `process accounting`, where it follows from a traced request."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from aio_pika import IncomingMessage
-from faststream.message import StreamMessage
-from faststream.opentelemetry.middleware import TelemetryMiddleware
-from faststream.rabbit.opentelemetry.provider import RabbitTelemetrySettingsProvider
-from faststream.rabbit.response import RabbitPublishCommand
+from aio_pika.abc import AbstractRobustConnection
+from aiormq.abc import DeliveredMessage
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from typing_extensions import override
 
 from contracts import names
 from infra.messaging_spans import consumed
 from infra.trace_headers import trace_of
+from workers.accounting.intake import Consumer, Delivery, Intake
+
+if TYPE_CHECKING:
+    from infra.consumed_metrics import BatchMetrics
+
+TRACER = trace.get_tracer("keyway.accounting")
+W3C = TraceContextTextMapPropagator()
 
 
-class _Booking(RabbitTelemetrySettingsProvider):
-    """What FastStream's span `accounting process` tells, by the conventions that our other spans keep to."""
+class TracedIntake(Intake):
+    """Continues an event's trace from its delivery to its acknowledgement.
+
+    A message without a trace, as a heartbeat, does not begin one.
+    """
+
+    def __init__(self, connection: AbstractRobustConnection, metrics: "BatchMetrics | None" = None) -> None:
+        """Take the connection, and what counts deliveries."""
+        super().__init__(connection, metrics)
+        self._spans: WeakKeyDictionary[Delivery, Span] = WeakKeyDictionary()
 
     @override
-    def get_consume_attrs_from_message(self, msg: StreamMessage[IncomingMessage]) -> dict[str, Any]:
-        return consumed(msg.raw_message, names.ACCOUNTING_QUEUE)
+    def _came(self, consumer: Consumer, message: DeliveredMessage) -> Delivery:
+        delivery = super()._came(consumer, message)
+        if context := trace_of(message.header.properties.headers):
+            name = f"process {names.ACCOUNTING_QUEUE}"
+            span = TRACER.start_span(name, W3C.extract(context), SpanKind.CONSUMER)
+            if span.is_recording():
+                span.set_attributes(consumed(IncomingMessage(message), names.ACCOUNTING_QUEUE))
+                self._spans[delivery] = span
+        return delivery
 
     @override
-    def get_consume_destination_name(self, msg: StreamMessage[IncomingMessage]) -> str:
-        return names.ACCOUNTING_QUEUE
-
-
-def spans_of_bookings() -> TelemetryMiddleware[RabbitPublishCommand]:
-    """The middleware; a message without a trace, as a heartbeat, does not begin one."""
-    booking = _Booking()
-
-    def of_traced(message: IncomingMessage | None) -> _Booking | None:
-        return booking if message is not None and trace_of(message.headers) else None
-
-    return TelemetryMiddleware(settings_provider_factory=of_traced)
+    def let_go(self, deliveries: Sequence[Delivery]) -> None:
+        super().let_go(deliveries)
+        for delivery in deliveries:
+            if (span := self._spans.pop(delivery, None)) is not None:
+                span.end()

@@ -7,7 +7,7 @@ import pytest
 
 from infra.mongo import Document
 from tests.builders import NOON, ledger_row
-from workers.accounting.placing import candidates, place
+from workers.accounting.placing import other_id, other_ids, place
 
 LATER = NOON + timedelta(hours=2)
 
@@ -55,7 +55,7 @@ def test_a_request_id_that_is_used_again_is_another_attempt_with_a_row_of_its_ow
     first, second = row(), row(occurred_at=LATER)
     placed = place([second], known(first))
     (added,) = placed.added
-    assert added["_id"] == candidates(second)[1] != first["_id"]
+    assert added["_id"] == other_id(second) != first["_id"]
     assert placed.replaced == []
     assert place([second, first], known(first, added)).is_new == [False, False]
 
@@ -63,3 +63,19 @@ def test_a_request_id_that_is_used_again_is_another_attempt_with_a_row_of_its_ow
 def test_an_ambiguous_attempt_of_an_id_that_is_used_again_is_not_lost_to_the_first() -> None:
     placed = place([row("ambiguous", occurred_at=LATER)], known(row()))
     assert outcomes(placed.added) == ["ambiguous"]
+
+
+def test_the_ledger_is_asked_for_other_ids_only_where_an_id_is_another_attempts() -> None:
+    first, second, elsewhere = row(), row(occurred_at=LATER), row(event_id="req-2:1")
+    assert other_ids([first, first, elsewhere], known(first)) == []
+    assert other_ids([second, elsewhere], known(first)) == [other_id(second)]
+    assert other_ids([first, second], {}) == [other_id(second)]
+
+
+def test_a_repeat_is_found_whatever_of_the_ledger_is_read_for_its_batch() -> None:
+    first, second = row(), row(occurred_at=LATER)
+    ledger = {one["_id"]: one for one in (first, {**second, "_id": other_id(second)})}
+    for batch in ([first], [second], [first, second], [second, first]):
+        read = {one["_id"]: ledger[one["_id"]] for one in batch}
+        read |= {identity: ledger[identity] for identity in other_ids(batch, read) if identity in ledger}
+        assert place(batch, read).is_new == [False] * len(batch)

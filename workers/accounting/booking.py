@@ -1,0 +1,149 @@
+"""Books what is delivered: batches into the ledger, heartbeats beside it, and what can't be booked to `dead`.
+
+Nothing is acknowledged before it is in the ledger, or confirmed by the queue of dead letters.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from aio_pika import IncomingMessage
+from aio_pika.abc import AbstractExchange
+
+from contracts.messages import UsageRecorded
+from infra.dead_letters import dead_letter
+from infra.deliveries import finish
+from infra.trace_headers import trace_ids
+from workers.accounting.heartbeats import Heartbeats
+from workers.accounting.intake import Delivery, Intake
+from workers.accounting.leases import Refused, Report
+from workers.accounting.ledger import Applied, Entry, Ledger
+from workers.accounting.metrics import LedgerMetrics
+from workers.accounting.reading import SignOfLife
+
+log = structlog.get_logger()
+
+#: Seconds until the next try where a batch or a dead letter could not be written.
+RETRY_S = 2.0
+CONFIRM_TIMEOUT_S = 30.0
+
+
+class Booking:
+    """Takes batches from the intake, one after the other."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        ledger: Ledger,
+        heartbeats: Heartbeats,
+        dead: AbstractExchange,
+        metrics: LedgerMetrics | None = None,
+    ) -> None:
+        """Take where deliveries come from and where they go, and what counts those that are refused."""
+        self._intake = intake
+        self._ledger = ledger
+        self._heartbeats = heartbeats
+        self._dead = dead
+        self._metrics = metrics
+        self._refusing: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Book from now on.
+
+        Raises:
+            AMQPError: RabbitMQ refuses.
+        """
+        await self._intake.start()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing more, and give what was taken so long to be booked; the rest comes again.
+
+        Args:
+            grace_s: in seconds.
+        """
+        await self._intake.stop()
+        if self._keeper is not None:
+            await finish({self._keeper, *self._refusing}, grace_s)
+
+    async def _keep(self) -> None:
+        while batch := await self._intake.take():
+            while True:
+                try:
+                    await self._book(batch)
+                    break
+                except Exception:
+                    log.exception("batch_not_booked", deliveries=len(batch), retry_in_s=RETRY_S)
+                    await asyncio.sleep(RETRY_S)
+
+    async def _book(self, batch: Sequence[Delivery]) -> None:
+        entries = [
+            (delivery, delivery.event)
+            for delivery in batch
+            if isinstance(delivery.event, UsageRecorded | Report)
+        ]
+        answers = await self._apply([event for _, event in entries])
+        done = []
+        for delivery in batch:
+            event = delivery.event
+            if isinstance(event, Refused):
+                self._refuse(delivery, event.reason)
+            elif isinstance(event, SignOfLife):
+                self._heartbeats.note(event.automation_id, event.heartbeat)
+                done.append(delivery)
+        for (delivery, event), applied in zip(entries, answers, strict=True):
+            if isinstance(applied, Refused):
+                self._refuse(delivery, applied.reason)
+                continue
+            done.append(delivery)
+            if not applied:
+                log.info(
+                    "event_repeated",
+                    request_id=event.request_id if isinstance(event, UsageRecorded) else event.lease_id,
+                    automation_id=event.automation_id,
+                    **trace_ids(delivery.message.header.properties.headers),
+                )
+        await self._intake.settle(done)
+
+    async def _apply(self, entries: Sequence[Entry]) -> Sequence[Applied]:
+        """Write entries into the ledger; one that MongoDB can't hold is refused alone."""
+        if not entries:
+            return ()
+        try:
+            return await self._ledger.apply(entries)
+        except (OverflowError, ValueError) as error:
+            if len(entries) == 1:
+                return [Refused(f"it can't be stored: {type(error).__name__}")]
+            half = len(entries) // 2
+            return [*await self._apply(entries[:half]), *await self._apply(entries[half:])]
+
+    def _refuse(self, delivery: Delivery, reason: str) -> None:
+        task = asyncio.create_task(self._dead_letter(delivery, reason))
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
+
+    async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Have the queue of dead letters confirm a delivery, unless it comes again."""
+        original = IncomingMessage(delivery.message)
+        log.warning(
+            "event_refused",
+            type=original.type,
+            routing_key=original.routing_key,
+            reason=reason,
+            **trace_ids(original.headers),
+        )
+        letter = dead_letter(original, reason)
+        while not delivery.consumer.ended.is_set():
+            try:
+                await self._dead.publish(letter, original.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
+                break
+            except Exception as error:  # noqa: BLE001  # the broker is away: again soon, or it comes again
+                log.warning("dead_letter_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
+                await asyncio.sleep(RETRY_S)
+        else:
+            self._intake.let_go([delivery])
+            return
+        if self._metrics is not None:
+            self._metrics.refused(original.type)
+        await self._intake.settle([delivery])
