@@ -13,7 +13,10 @@ from aio_pika import DeliveryMode, Message
 
 from contracts.messages import Outcome, UsageRecorded
 from contracts.names import event_routing_key
+from infra.mongo import PyMongoError
 from tests.harness import World, eventually
+from workers.accounting import ledger
+from workers.accounting.ledger import SMALL_BATCH, Ledger
 
 
 def event(bot: str, number: int, **changes: Any) -> UsageRecorded:
@@ -186,3 +189,27 @@ async def test_an_answer_without_usage_is_estimated_and_marked_so(shared: World)
     (row,) = await shared.accounted(bot, 1)
     assert row["tokens_estimated"]
     assert row["total_tokens"] == result.usage.total_tokens
+
+
+async def test_a_batch_that_is_too_large_for_a_transaction_is_halved(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    transaction = shared.mongo.transaction
+
+    async def short_lived(work: Any) -> Any:
+        entries, _ = work.args
+        sizes.append(len(entries))
+        if len(entries) > SMALL_BATCH:
+            raise PyMongoError("the transaction took too long")
+        return await transaction(work)
+
+    monkeypatch.setattr(ledger, "RETRY_S", 0)
+    monkeypatch.setattr(shared.mongo, "transaction", short_lived)
+    bot = f"bot-{secrets.token_hex(4)}"
+    events = [event(bot, number) for number in range(2 * SMALL_BATCH + 1)]
+    assert await Ledger(shared.mongo).apply(events) == [True] * len(events)
+    assert sizes == [501, 250, 251, 125, 126]
+    assert len(await shared.ledger(bot)) == len(events)
+    for dimension in ("key", "automation", "user", "model"):
+        await shared.assert_totals_equal_ledger(bot, dimension)

@@ -107,13 +107,14 @@ class Booking:
         await self._intake.settle(done)
 
     async def _apply(self, entries: Sequence[Entry]) -> Sequence[Applied]:
-        """Write entries into the ledger; one that MongoDB can't hold is refused alone."""
+        """Write entries into the ledger; one that can't be written is refused alone."""
         if not entries:
             return ()
         try:
             return await self._ledger.apply(entries)
-        except (OverflowError, ValueError) as error:
+        except Exception as error:
             if len(entries) == 1:
+                log.exception("event_not_booked", error=type(error).__name__)
                 return [Refused(f"it can't be stored: {type(error).__name__}")]
             half = len(entries) // 2
             return [*await self._apply(entries[:half]), *await self._apply(entries[half:])]

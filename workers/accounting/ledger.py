@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 #: Seconds between attempts to write a batch while MongoDB is away.
 RETRY_S = 1.0
+#: A batch that could not be written is halved down to so many: MongoDB may be too slow for its transaction.
+SMALL_BATCH = 250
 #: Leases that are charged together.
 MAX_CHARGED = 500
 #: What the ledger takes: an attempt of a worker, or something of a lease.
@@ -95,6 +97,9 @@ class Ledger:
             except PyMongoError as error:
                 log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
+                if len(entries) > SMALL_BATCH:
+                    half = len(entries) // 2
+                    return [*await self.apply(entries[:half]), *await self.apply(entries[half:])]
         if self._metrics is not None:
             self._metrics.booked(batch.placed.added, len(batch.placed.replaced), now)
         with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses

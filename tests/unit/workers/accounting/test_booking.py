@@ -50,6 +50,8 @@ class Books:
         await self.is_open.wait()
         if any(event.cost_nanousd >= 2**63 for event in entries):
             raise OverflowError
+        if any(event.model == "defect" for event in entries):
+            raise KeyError("model")
         self.booked += [event.request_id for event in entries]
         return [True] * len(entries)
 
@@ -109,12 +111,17 @@ async def test_nothing_beyond_a_dead_letter_that_is_not_confirmed_is_acknowledge
     assert books.letters == ["event_id: Input should be a valid string"]
 
 
-async def test_an_event_that_the_ledger_can_not_hold_is_dead_lettered_alone(books: Books) -> None:
+@pytest.mark.parametrize(
+    ("changes", "error"), [({"cost_nanousd": 2**63}, "OverflowError"), ({"model": "defect"}, "KeyError")]
+)
+async def test_an_event_that_can_not_be_booked_is_dead_lettered_alone(
+    books: Books, changes: dict[str, Any], error: str
+) -> None:
     (channel,) = books.connection.channels
-    await channel.deliver(body(1), body(2), body(3, cost_nanousd=2**63), body(4), body(5))
+    await channel.deliver(body(1), body(2), body(3, **changes), body(4), body(5))
     await books.acknowledged(5)
     assert sorted(books.booked) == ["r-1", "r-2", "r-4", "r-5"]
-    assert books.letters == ["it can't be stored: OverflowError"]
+    assert books.letters == [f"it can't be stored: {error}"]
 
 
 @pytest.mark.parametrize("way", ["the channel is closed", "the consumer is cancelled"])
