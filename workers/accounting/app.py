@@ -4,7 +4,6 @@ The queue has a single active consumer; a second process stands by and takes ove
 """
 
 import asyncio
-import gc
 from contextlib import AsyncExitStack, suppress
 
 import structlog
@@ -18,6 +17,7 @@ from infra.alerts import resolve_over
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.duty import Duty
+from infra.garbage_collection import collect_seldom
 from infra.lanes import QueueWatch
 from infra.management import management
 from infra.metrics import Exposition, exposed_metrics
@@ -45,8 +45,6 @@ HOUSEKEEPING_S = 0.25
 #: Seconds until the next look while MongoDB or the broker is away.
 RETRY_S = 2.0
 CONFIRM_TIMEOUT_S = 30.0
-#: Objects after which the youngest generation is collected.
-COLLECT_AFTER = 10_000
 
 
 async def run(settings: Settings) -> None:
@@ -96,7 +94,7 @@ async def run(settings: Settings) -> None:
             if exposition is not None:
                 housekeeping.append(asyncio.create_task(queues.keep()))
             await booking.start()
-            _collect_seldom()
+            collect_seldom()
             log.info("accounting_ready")
 
         @app.on_shutdown
@@ -110,15 +108,6 @@ async def run(settings: Settings) -> None:
             log.info("accounting_stopped")
 
         await app.run()
-
-
-def _collect_seldom() -> None:
-    """Have Python's collector leave what is there now for good, and look less often at what comes and goes.
-
-    With its defaults it looks at the thousands of events in hand again and again: a fifth of what one costs.
-    """
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def _intake(

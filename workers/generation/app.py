@@ -12,6 +12,7 @@ from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.deliveries import unless_closed
+from infra.garbage_collection import collect_seldom
 from infra.metrics import exposed_metrics
 from infra.mongo import connect as connect_mongo
 from infra.mongo import wait_for_mongo
@@ -69,9 +70,14 @@ async def run(settings: Settings) -> None:
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
         replies = await made.replies.open(connection, apart)
-        publisher = await made.publisher.open(connection)
         handler = made.handler(
-            settings, journal, attempts, replies, publisher=publisher, now=pool.now, metrics=metrics
+            settings,
+            journal,
+            attempts,
+            replies,
+            publisher=await made.publisher.open(connection),
+            now=pool.now,
+            metrics=metrics,
         )
         lanes = Lanes(settings, mongo, connection, handler.handle, pool)
         if metrics is not None:
@@ -92,6 +98,7 @@ async def run(settings: Settings) -> None:
             await journal.start()
             await prober.start()
             log.info("worker_ready", lanes=await lanes.start())
+            collect_seldom()
 
         @app.on_shutdown
         async def finish() -> None:
