@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from contracts.messages import Outcome
 from tests.builders import NOW, make_key
 from workers.keys.key import Key, Limits, WindowEntry
-from workers.keys.limits import SPAN_S, in_flight_limit, model_room
+from workers.keys.limits import SPAN_S, chargeable, in_flight_limit, model_room
 from workers.keys.reported import Reported
 from workers.keys.selection import Ask, RefusalReason, plan
 
@@ -96,7 +96,7 @@ def test_no_key_is_taken_beyond_what_it_may(asks: list[Ask], keys: tuple[Key, ..
                 key.limits.max_in_flight,
             )
         )
-        charged = [min(asks[index].tokens, tokens_per_minute, tokens_per_day) for index in indices]
+        charged = [chargeable(key, asks[index].tokens, asks[index].model, NOW) for index in indices]
         assert not any(key.denied_models.get(str(asks[index].model), 0) > NOW for index in indices)
         assert key.window[0].requests + calls <= per_minute
         assert key.window[0].tokens + sum(charged) <= tokens_per_minute
