@@ -9,7 +9,6 @@ import asyncio
 import secrets
 from functools import lru_cache
 from itertools import count
-from typing import cast
 
 import pamqp.frame
 from aio_pika.abc import AbstractRobustChannel
@@ -21,6 +20,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from infra.outgoing_frames import OutgoingFrames
+from infra.underlay_channel import underlay
 
 #: How long a confirm may take, in seconds.
 CONFIRM_TIMEOUT_S = 30.0
@@ -79,7 +79,7 @@ class ConfirmedPublishing:
 
     async def _opened(self) -> tuple[Channel, OutgoingFrames]:
         """The channel of the connection that there is now."""
-        channel = cast("Channel", await self._channel.get_underlay_channel())
+        channel = await underlay(self._channel)
         channel.closing.add_done_callback(lambda _: _fail_all(channel))
         self._open = channel, OutgoingFrames.of(channel)
         return self._open

@@ -5,14 +5,13 @@ it can't decode: so a new one is named first on a connection apart (decision 001
 """
 
 import asyncio
-from typing import cast
 
 from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection
-from aiormq import Channel
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
 from pamqp.commands import Queue
 
 from contracts import names
+from infra.underlay_channel import underlay
 
 #: Addresses that are remembered as none that is made up; the oldest are forgotten.
 MOST_PROVED = 10_000
@@ -68,9 +67,9 @@ class DirectAddresses:
         if self._channel is None:
             await self._apart.ready()
             self._channel = await self._apart.channel(publisher_confirms=False)
-        underlay = cast("Channel", await self._channel.get_underlay_channel())
+        channel = await underlay(self._channel)
         try:
-            await underlay.rpc(_DeclareAddress(queue=address, passive=True))
+            await channel.rpc(_DeclareAddress(queue=address, passive=True))
         except ChannelNotFoundEntity:
             await self._forget_channel()
             return False

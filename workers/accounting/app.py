@@ -16,6 +16,7 @@ from infra.alert_targets import alert_targets
 from infra.alerts import resolve_over
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
+from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
 from infra.duty import Duty
 from infra.garbage_collection import collect_seldom
 from infra.lanes import QueueWatch
@@ -44,7 +45,6 @@ log = structlog.get_logger()
 HOUSEKEEPING_S = 0.25
 #: Seconds until the next look while MongoDB or the broker is away.
 RETRY_S = 2.0
-CONFIRM_TIMEOUT_S = 30.0
 
 
 async def run(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from aio_pika import IncomingMessage
 from aio_pika.abc import AbstractExchange
 
 from contracts.messages import UsageRecorded
+from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
 from infra.dead_letters import dead_letter
 from infra.deliveries import finish
 from infra.trace_headers import trace_ids
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 
 #: Seconds until the next try where a batch or a dead letter could not be written.
 RETRY_S = 2.0
-CONFIRM_TIMEOUT_S = 30.0
 
 
 class Booking:

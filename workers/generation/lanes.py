@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 import structlog
 from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection
@@ -25,6 +24,7 @@ from infra.mongo import Mongo
 from infra.outgoing_frames import OutgoingFrames
 from infra.settings import Settings
 from infra.trace_headers import trace_ids
+from infra.underlay_channel import underlay
 from workers.generation.automation import Automation
 from workers.generation.work import LaneFullError
 from workers.keys.pool import KeyPool
@@ -133,7 +133,7 @@ class Lanes:
         with suppress(*CHANNEL_GONE):
             async with asyncio.timeout(CHANGE_TIMEOUT_S):
                 for channel in self._channels.values():
-                    await OutgoingFrames.of(cast("Channel", await channel.get_underlay_channel())).flush()
+                    await OutgoingFrames.of(await underlay(channel)).flush()
 
     async def _keep_up(self) -> None:
         while True:
@@ -234,7 +234,7 @@ class Lanes:
         async with asyncio.timeout(CHANGE_TIMEOUT_S):
             robust = await self._channel(lane.prefetch)
             # The consumer goes with the channel that there is now: `_on_reopened` has it made again.
-            channel = cast("Channel", await robust.get_underlay_channel())
+            channel = await underlay(robust)
             take = partial(self._on_delivery, lane.automation.id)
             lane.consumer_tag = await consume(channel, names.lane_queue(lane.automation.id), take)
             lane.channel = channel
