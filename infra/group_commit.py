@@ -18,6 +18,39 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+class Gathering:
+    """Waits for more items, but not for long, where many came before."""
+
+    def __init__(self, enough: int, gather_s: float) -> None:
+        """Take how many items are waited for, and how long, in seconds."""
+        self._enough = enough
+        self._gather_s = gather_s
+        self._are_enough = asyncio.Event()
+
+    def came(self, waiting: int) -> None:
+        """Note that so many items wait."""
+        if waiting >= self._enough:
+            self._are_enough.set()
+
+    def hurry(self) -> None:
+        """Wait for nothing more this time."""
+        self._are_enough.set()
+
+    async def more(self, waiting: int, before: int) -> None:
+        """Wait until enough are there, if the batch before had many.
+
+        Args:
+            waiting: how many wait already.
+            before: how many the batch before had.
+        """
+        if before < BUSY or waiting >= self._enough:
+            return
+        self._are_enough.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_s):
+                await self._are_enough.wait()
+
+
 class GroupCommit(Generic[Item, Answer]):
     """Gathers items while `write` is busy with those before them."""
 
@@ -39,10 +72,8 @@ class GroupCommit(Generic[Item, Answer]):
         """
         self._write = write
         self._max_batch = max_batch
-        self._enough = enough
-        self._gather_s = gather_s
+        self._gathering = Gathering(enough, gather_s)
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._are_enough = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> asyncio.Future[Answer]:
@@ -53,8 +84,7 @@ class GroupCommit(Generic[Item, Answer]):
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._waiting) >= self._enough:
-            self._are_enough.set()
+        self._gathering.came(len(self._waiting))
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
         return future
@@ -68,21 +98,12 @@ class GroupCommit(Generic[Item, Answer]):
         try:
             written = 0
             while self._waiting:
-                if written >= BUSY:
-                    await self._gather()
+                await self._gathering.more(len(self._waiting), written)
                 batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
                 await self._write_batch(batch)
                 written = len(batch)
         finally:
             self._writer = None
-
-    async def _gather(self) -> None:
-        """Wait until enough are there, but not for long."""
-        if len(self._waiting) < self._enough:
-            self._are_enough.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._gather_s):
-                    await self._are_enough.wait()
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

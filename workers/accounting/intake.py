@@ -17,6 +17,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from contracts import names
 from infra.deliveries import unless_closed
+from infra.group_commit import Gathering
 from workers.accounting.reading import Event, read
 from workers.accounting.settled import SettledTags
 
@@ -29,9 +30,7 @@ log = structlog.get_logger()
 PREFETCH = 10_000
 #: The most that is written in one transaction.
 MAX_BATCH = 4000
-#: A batch waits for more when the one before had so many.
-BUSY = 4
-#: How long, in seconds: a transaction costs as much as 20 events.
+#: How long a batch waits for more while many come, in seconds: a transaction costs as much as 20 events.
 GATHER_S = 0.1
 #: Seconds until the next try to consume where RabbitMQ refuses or is away.
 RETRY_S = 2.0
@@ -75,7 +74,7 @@ class Intake:
         self._keeper: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._have_come = asyncio.Event()
-        self._are_enough = asyncio.Event()
+        self._gathering = Gathering(MAX_BATCH, GATHER_S)
         self._taken = 0
 
     async def start(self) -> None:
@@ -97,11 +96,8 @@ class Intake:
             if not self._waiting and not self._is_stopped:
                 self._have_come.clear()
                 await self._have_come.wait()
-            if self._taken >= BUSY and len(self._waiting) < MAX_BATCH and not self._is_stopped:
-                self._are_enough.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(GATHER_S):
-                        await self._are_enough.wait()
+            if not self._is_stopped:
+                await self._gathering.more(len(self._waiting), self._taken)
             waiting = self._waiting
             taken = waiting[:MAX_BATCH]
             del waiting[:MAX_BATCH]
@@ -143,7 +139,7 @@ class Intake:
                 await unless_closed(self._cancel(self._consumer))
         self._is_stopped = True
         self._have_come.set()
-        self._are_enough.set()
+        self._gathering.hurry()
 
     @property
     def _waiting(self) -> list[Delivery]:
@@ -201,8 +197,7 @@ class Intake:
         """Note a delivery; it is read while those before it are written."""
         consumer.waiting.append(self._came(consumer, message))
         self._have_come.set()
-        if len(consumer.waiting) >= MAX_BATCH:
-            self._are_enough.set()
+        self._gathering.came(len(consumer.waiting))
 
     def _came(self, consumer: Consumer, message: DeliveredMessage) -> Delivery:
         delivery = Delivery(consumer, message.delivery_tag or 0, message, read(message))
