@@ -6,7 +6,6 @@ Calls that arrive while one update of a budget is under way are admitted togethe
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from workers.budgets.reservations import (
     settle,
     take,
 )
+from workers.keys.holds import Holds
 from workers.keys.leases import LeasedKey
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason, over_budget
 
@@ -60,8 +60,6 @@ class BudgetKeeper:
         mongo: Mongo,
         worker_id: str,
         now: Callable[[], float],
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take where budgets are.
 
@@ -69,13 +67,10 @@ class BudgetKeeper:
             mongo: the database.
             worker_id: under which this process holds what its calls may cost.
             now: the time on MongoDB's clock, in seconds since the epoch.
-            clock: monotonic seconds.
         """
         self._mongo = mongo
         self._now = now
-        self._clock = clock
-        self._hold = worker_id
-        self._live: Counter[str] = Counter()
+        self._holds = Holds(worker_id, partial(renew_budget_holds, mongo))
         self._automations: dict[str, _AutomationBudgets] = {}
         self._takes: dict[str, GroupCommit[int, Taken]] = {}
         self._settlements: dict[tuple[str, str], GroupCommit[Spending, None]] = {}
@@ -99,7 +94,7 @@ class BudgetKeeper:
         """
         seen = self._automations.setdefault(automation_id, _AutomationBudgets())
         if seen.loading is None:
-            if self._clock() - seen.loaded_at <= older_than_s:
+            if time.monotonic() - seen.loaded_at <= older_than_s:
                 return
             seen.loading = asyncio.create_task(self._load(automation_id, seen))
         await asyncio.shield(seen.loading)
@@ -190,12 +185,12 @@ class BudgetKeeper:
             PyMongoError: MongoDB is away or refused; what is held lapses.
         """
         for claim in claims:
-            self._live[claim.hold] -= 1
+            self._holds.give(claim.hold, 1)
         try:
             for claim in claims:
                 await lend(self._mongo, claim, lease)
         except PyMongoError:
-            self._hold_anew()
+            self._holds.anew()
             raise
 
     async def renew(self) -> None:
@@ -204,13 +199,11 @@ class BudgetKeeper:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        self._live = +self._live
-        for hold in list(self._live):
-            await renew_budget_holds(self._mongo, hold)
+        await self._holds.renew()
 
     async def _load(self, automation_id: str, seen: _AutomationBudgets) -> None:
         # Before the read: what changes meanwhile is read again.
-        seen.loaded_at = self._clock()
+        seen.loaded_at = time.monotonic()
         try:
             found = await load_budgets(self._mongo, automation_id)
         except PyMongoError:
@@ -245,17 +238,17 @@ class BudgetKeeper:
         return commit.submit(cost)
 
     async def _write_takes(self, budget: Budget, costs: Sequence[int]) -> Sequence[Taken]:
-        hold = self._hold
+        hold = self._holds.name
         try:
             taken = await take(self._mongo, budget.id, hold, costs)
         except PyMongoError:
-            self._hold_anew()
+            self._holds.anew()
             raise
         if taken is None:
             self._automations[budget.automation_id].budgets.pop(budget.id, None)
             return [None] * len(costs)
         granted, seen = taken
-        self._live[hold] += granted
+        self._holds.take(hold, granted)
         self._see(seen)
         claims = [Claim(seen.id, seen.window, hold, seen.charge(cost)) for cost in costs[:granted]]
         return [*claims, *[seen] * (len(costs) - granted)]
@@ -278,11 +271,11 @@ class BudgetKeeper:
         except PyMongoError as error:
             # Nobody knows whether it was written: what is held lapses, and accounting counts what was spent.
             log.warning("spending_not_settled", budget=budget_id, error=type(error).__name__)
-            self._hold_anew()
+            self._holds.anew()
         else:
             if seen is not None:
                 self._see(seen)
-        self._live[hold] -= len(batch)
+        self._holds.give(hold, len(batch))
         return [None] * len(batch)
 
     def _see(self, budget: Budget) -> None:
@@ -297,11 +290,6 @@ class BudgetKeeper:
             taken = taking.result()
             if isinstance(taken, tuple):
                 self.release(taken)
-
-    def _hold_anew(self) -> None:
-        """Hold under another name from now on: nobody knows what a write that failed has left behind."""
-        name, _, number = self._hold.partition("#")
-        self._hold = f"{name}#{int(number or 1) + 1}"
 
 
 def _of(automation_id: str, user_id: str | None, budgets: Mapping[str, Budget]) -> list[Budget]:

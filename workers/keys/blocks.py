@@ -61,9 +61,7 @@ class Block:
 
     def stands(self, key: Key, now: float) -> bool:
         """Whether its calls may be made still, by its key as last seen."""
-        if self.until <= now or not key.is_usable(now) or key.cooled_until > now:
-            return False
-        return allows(key.denied_models, self.model, now)
+        return self.until > now and key.may_be_called(now) and allows(key.denied_models, self.model, now)
 
 
 class Blocks:
@@ -176,7 +174,5 @@ def calls_ahead(key: Key, model: str, tokens: int, expected: int, now: float) ->
         expected: how many more are expected in the time of a block.
         now: the server's time, in seconds since the epoch.
     """
-    left, of_model = room(key, now), model_room(key, model, now)
-    in_tokens = min(left.tokens, left.day_tokens, of_model.tokens) // max(tokens, 1)
-    fitting = min(left.requests, left.in_flight, of_model.requests, in_tokens)
+    fitting = min(room(key, now).calls_of(tokens), model_room(key, model, now).calls_of(tokens))
     return max(0, min(expected, MOST, fitting // PART))

@@ -1,22 +1,20 @@
-"""Holds: the names under which this worker has reserved calls in the documents of keys and automations."""
+"""Holds: the names under which this worker has something reserved in documents that all workers share."""
 
 from collections import Counter
-
-from infra.mongo import Mongo
-from workers.keys.reservations import renew_holds
+from collections.abc import Awaitable, Callable
 
 
 class Holds:
     """How many calls this worker holds, by hold.
 
     Args:
-        mongo: where they are.
         worker_id: the first hold's name.
+        renew: has what stands under a hold in the documents lapse later.
     """
 
-    def __init__(self, mongo: Mongo, worker_id: str) -> None:
-        self._mongo = mongo
+    def __init__(self, worker_id: str, renew: Callable[[str], Awaitable[None]]) -> None:
         self.name = worker_id
+        self._renew = renew
         self._calls: Counter[str] = Counter()
 
     @property
@@ -48,4 +46,4 @@ class Holds:
         """
         self._calls = +self._calls
         for hold in list(self._calls):
-            await renew_holds(self._mongo, hold)
+            await self._renew(hold)

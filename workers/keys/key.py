@@ -126,6 +126,10 @@ class Key:
             return True
         return self.status == "exhausted" and self.status_until is not None and self.status_until <= now
 
+    def may_be_called(self, now: float) -> bool:
+        """Whether it may be called, limits aside: usable, and not cooled down (`expressions.is_usable`)."""
+        return self.is_usable(now) and self.cooled_until <= now
+
     def is_refused(self, now: float) -> bool:
         """Whether the key itself is out of use, by a person or by the provider: nobody waits for it.
 

@@ -50,6 +50,10 @@ class Room:
             self.requests >= 1 and self.in_flight >= 1 and tokens <= self.tokens and tokens <= self.day_tokens
         )
 
+    def calls_of(self, tokens: int) -> int:
+        """How many calls of so many tokens are within every limit; negative after an overshoot."""
+        return min(self.requests, self.in_flight, min(self.tokens, self.day_tokens) // max(tokens, 1))
+
     def take(self, tokens: int) -> None:
         """Count a call."""
         self.requests -= 1
@@ -129,12 +133,11 @@ def model_room(key: Key, model: str | None, now: float) -> Room:
 
 def calls_that_fit(key: Key, now: float) -> int:
     """How many calls like those of the last minute the key has room for now."""
-    if not key.is_usable(now) or key.cooled_until > now:
+    if not key.may_be_called(now):
         return 0
     requests, tokens = used_in_window(key, now)
-    tokens_a_call = max(1, tokens // requests) if requests else TYPICAL_TOKENS
-    left = room(key, now)
-    return max(0, min(left.requests, left.in_flight, min(left.tokens, left.day_tokens) // tokens_a_call))
+    tokens_a_call = tokens // requests if requests else TYPICAL_TOKENS
+    return max(0, room(key, now).calls_of(tokens_a_call))
 
 
 def utilisation(key: Key, left: Room) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, begin_slot
 from workers.keys.limits import used_in_window
 from workers.keys.reported import is_news
+from workers.keys.reservations import renew_holds
 from workers.keys.selection import Ask
 from workers.keys.server_clock import ServerClock
 from workers.keys.settlements import Settlement
@@ -39,7 +41,7 @@ class KeyPool:
         self._clock = ServerClock()
         self._automations: dict[str, AutomationKeys] = {}
         self._budgets = BudgetKeeper(mongo, worker_id, self.now)
-        self._holds = Holds(mongo, worker_id)
+        self._holds = Holds(worker_id, partial(renew_holds, mongo))
         self._settler = Settler(mongo, self._holds, view=self._view, learn=self._learn, now=self.now)
         self._parts = PoolParts(mongo, self._clock, self._budgets, self._holds, self._settler)
         self._renewal: asyncio.Task[None] | None = None

@@ -261,7 +261,7 @@ def _choose(ask: Ask, eligible: list[_Candidate], last: _Candidate | None, now: 
     free = {
         c.key.id: (c.preference(ask, now), c)
         for c in eligible
-        if c.key.is_usable(now) and c.key.cooled_until <= now and c.fits(ask, now)
+        if c.key.may_be_called(now) and c.fits(ask, now)
     }
     if not free:
         return None
