@@ -188,6 +188,8 @@ class RabbitMQ:
                 "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
             ),
             "ERL_EPMD_PORT": str(self._epmd_port),
+            # Its log ends with the reason then, and nothing is left in the folder where one started it.
+            "ERL_CRASH_DUMP_SECONDS": "0",
             # The script becomes the Erlang machine, which stops in order on SIGTERM, and is not its parent.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

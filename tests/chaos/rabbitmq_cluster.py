@@ -1,11 +1,13 @@
 """A RabbitMQ cluster of three nodes on this machine, one of which can be killed."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from infra.errors import StackError
 from infra.local.epmd import Epmd
 from infra.local.ports import choose_ports
 from infra.local.private_files import write_private
@@ -14,6 +16,8 @@ from tests.chaos.own_services import RABBITMQ_PORTS
 from tests.chaos.rabbitmqctl import rabbitmqctl
 
 NODES = 3
+
+logger = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -48,7 +52,7 @@ class Cluster:
         await self.epmd.start()
         for node in self.nodes:
             await node.start()
-        await asyncio.gather(*(node.wait_ready() for node in self.nodes))
+        await asyncio.gather(*map(_wait_booted, self.nodes))
         first, *others = self.nodes
         for node in others:
             await rabbitmqctl(node, "stop_app")
@@ -71,6 +75,16 @@ class Cluster:
             node.kill()
         await asyncio.gather(*(node.stop() for node in self.nodes))
         await self.epmd.stop()
+
+
+async def _wait_booted(node: RabbitMQ) -> None:
+    """As a service manager does, start a node once more that ends while it boots."""
+    try:
+        await node.wait_ready()
+    except StackError as error:
+        logger.warning("%s: %s", node.node_name, error)
+        await node.start()
+        await node.wait_ready()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,13 +21,16 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from pydantic import SecretStr
 
+from infra.errors import StackError
 from infra.local.home import Home
 from infra.local.leftovers import marked, started_at
 from infra.local.mongod import Mongod
-from infra.local.ports import choose_ports
+from infra.local.ports import LOOPBACK, choose_ports
+from infra.local.rabbitmq import RabbitMQ, RabbitPorts
 from infra.local.stack import Layout, Stack, StackInfo, backing_services
 from infra.mongo import Mongo, Session
 from infra.mongo import connect as connect_mongo
+from tests.chaos.own_services import RABBITMQ_PORTS
 from tests.harness import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +204,24 @@ async def test_a_mongod_that_has_to_move_to_another_port_keeps_its_data(tmp_path
             await mongod.stop()
     assert found == set(ports.values())
     assert marked(tmp_path) == []
+
+
+async def test_a_rabbitmq_that_cannot_start_says_why_and_leaves_nothing_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ports = choose_ports(RABBITMQ_PORTS, {})
+    rabbitmq = RabbitMQ(tmp_path / "rabbitmq", RabbitPorts(**ports))
+    with socket.create_server((LOOPBACK, ports["distribution"])):
+        try:
+            await rabbitmq.start()
+            with pytest.raises(StackError, match=f"dist_port_already_used,{ports['distribution']}"):
+                await rabbitmq.wait_ready()
+        finally:
+            await rabbitmq.stop()
+    assert list(here.iterdir()) == []
 
 
 @dataclass

@@ -1,8 +1,10 @@
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from infra.local.ports import ANY, choose_ports, is_free
+from infra.local.ports import ANY, choose_ports, claim, is_free
 
 USUAL = {"amqp": 5672, "epmd": None}
 
@@ -44,3 +46,29 @@ def test_a_port_that_lingers_after_its_server_is_free() -> None:
             # The side that closes first is the one that lingers.
             server.accept()[0].close()
     assert is_free(port)
+
+
+def test_what_one_process_chose_no_other_is_given_until_it_ends() -> None:
+    """Though nothing listens there yet."""
+    (port,) = choose_ports({"amqp": None}, {}).values()
+    asked = [sys.executable, "-c", f"from infra.local.ports import claim; print(claim({port}))"]
+    other = subprocess.run(asked, check=True, capture_output=True, text=True)
+    assert (is_free(port), other.stdout) == (True, "False\n")
+
+    chosen_there = (
+        "from infra.local.ports import ANY, choose_ports; print(choose_ports({'amqp': None}, {})['amqp'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", chosen_there], check=True, capture_output=True, text=True)
+    assert claim(int(ended.stdout))
+
+
+def test_a_process_may_have_its_port_of_last_time_again() -> None:
+    chosen = choose_ports({"amqp": None}, {})
+    assert choose_ports({"amqp": None}, chosen) == chosen
+
+
+def test_no_port_is_chosen_twice_by_one_process() -> None:
+    (first,) = choose_ports({"amqp": None}, {}).values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("random.sample", lambda *_: [first, first + 1])
+        assert choose_ports({"amqp": None}, {}, lambda _: True, lambda _: True) == {"amqp": first + 1}
