@@ -101,7 +101,8 @@ async def test_a_model_that_one_key_may_not_use_is_served_by_another(shared: Wor
     assert {result.key_alias for result in large} == {"Backup"}
     assert "Primary" in {result.key_alias for result in small}
     refusals = [call for call in await shared.journal(bot) if call["outcome"] == "model_not_found"]
-    assert len(refusals) <= 1
+    # Two workers: each finds out by itself what the other has not written yet.
+    assert len(refusals) <= 2
 
 
 async def test_a_model_that_no_key_may_use_is_rejected_with_the_providers_words(shared: World) -> None:
