@@ -1,9 +1,9 @@
 """Group commit: what arrives while one write is under way is written together by the next.
 
-A lone item is written at once. While many arrive together, a write waits a few milliseconds for more, so that
-a busy process pays a small part of a write for each; PostgreSQL does the same (`commit_delay`, only with
-`commit_siblings`). The idea is as old (DeWitt et al., "Implementation Techniques for Main Memory Database
-Systems", 1984).
+A lone item is written at once, unless nobody waits for it. While many arrive together, a write waits a few
+milliseconds for more, so that a busy process pays a small part of a write for each; PostgreSQL does the same
+(`commit_delay`, only with `commit_siblings`). The idea is as old (DeWitt et al., "Implementation Techniques
+for Main Memory Database Systems", 1984).
 """
 
 import asyncio
@@ -21,10 +21,11 @@ Answer = TypeVar("Answer")
 class Gathering:
     """Waits for more items, but not for long, where many came before."""
 
-    def __init__(self, enough: int, gather_s: float) -> None:
-        """Take how many items are waited for, and how long, in seconds."""
+    def __init__(self, enough: int, gather_s: float, patience_s: float = 0.0) -> None:
+        """Take how many items are waited for, and how long: while many come, and else, in seconds."""
         self._enough = enough
         self._gather_s = gather_s
+        self._patience_s = patience_s
         self._are_enough = asyncio.Event()
 
     def came(self, waiting: int) -> None:
@@ -37,17 +38,18 @@ class Gathering:
         self._are_enough.set()
 
     async def more(self, waiting: int, before: int) -> None:
-        """Wait until enough are there, if the batch before had many.
+        """Wait until enough are there, for longer if the batch before had many.
 
         Args:
             waiting: how many wait already.
             before: how many the batch before had.
         """
-        if before < BUSY or waiting >= self._enough:
+        wait_s = self._gather_s if before >= BUSY else self._patience_s
+        if not wait_s or waiting >= self._enough:
             return
         self._are_enough.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._gather_s):
+            async with asyncio.timeout(wait_s):
                 await self._are_enough.wait()
 
 
@@ -61,6 +63,7 @@ class GroupCommit(Generic[Item, Answer]):
         max_batch: int = 500,
         enough: int = 32,
         gather_s: float = 0.01,
+        patience_s: float = 0.0,
     ) -> None:
         """Take the write.
 
@@ -69,15 +72,22 @@ class GroupCommit(Generic[Item, Answer]):
             max_batch: the most items that it is given at a time.
             enough: how many a busy write waits for.
             gather_s: and how long, in seconds.
+            patience_s: how long one waits that is not busy, unless an item is in a hurry.
         """
         self._write = write
         self._max_batch = max_batch
-        self._gathering = Gathering(enough, gather_s)
+        self._gathering = Gathering(enough, gather_s, patience_s)
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._is_busy = False
+        self._is_hurried = False
 
-    def submit(self, item: Item) -> asyncio.Future[Answer]:
+    def submit(self, item: Item, *, hurry: bool = False) -> asyncio.Future[Answer]:
         """Have an item written with the next batch.
+
+        Args:
+            item: to be written.
+            hurry: whether it is written at once by a process that is not busy, however patient.
 
         Returns:
             Its answer, to await; it raises what `write` raised for its batch.
@@ -85,6 +95,8 @@ class GroupCommit(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._gathering.came(len(self._waiting))
+        if hurry and not self._is_busy:
+            self._hurry()
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
         return future
@@ -92,18 +104,27 @@ class GroupCommit(Generic[Item, Answer]):
     async def drain(self) -> None:
         """Wait until everything that was submitted is written."""
         while self._writer is not None:
+            self._hurry()
             await asyncio.wait([self._writer])
+
+    def _hurry(self) -> None:
+        self._is_hurried = True
+        self._gathering.hurry()
 
     async def _run(self) -> None:
         try:
             written = 0
             while self._waiting:
-                await self._gathering.more(len(self._waiting), written)
+                if not self._is_hurried:
+                    await self._gathering.more(len(self._waiting), written)
+                self._is_hurried = False
                 batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+                self._is_busy = len(batch) >= BUSY
                 await self._write_batch(batch)
                 written = len(batch)
         finally:
             self._writer = None
+            self._is_busy = self._is_hurried = False
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

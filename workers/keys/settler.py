@@ -12,7 +12,7 @@ from infra.group_commit import GroupCommit
 from infra.mongo import Mongo, PyMongoError
 from workers.keys.holds import Holds
 from workers.keys.key import Key
-from workers.keys.limits import CIRCUIT_FAILURES
+from workers.keys.limits import CIRCUIT_FAILURES, UNLIMITED, in_flight_limit
 from workers.keys.settlements import Settlement, settle, settle_plain, settled_view
 from workers.keys.slots import give_slots
 
@@ -20,6 +20,10 @@ log = structlog.get_logger()
 
 #: Seconds between attempts to write settlements while MongoDB is away.
 RETRY_S = 1.0
+
+#: How long a settlement that nobody waits for is put off: so it does not compete with the writes that a lone
+#: request is waited for, in seconds.
+PATIENCE_S = 0.005
 
 #: A key, and the hold under which calls were reserved on it.
 Place: TypeAlias = tuple[str, str]
@@ -92,12 +96,13 @@ class Settler:
         self._view = view
         self._learn = learn
         self._now = now
-        self._commit: GroupCommit[Settled, None] = GroupCommit(self._write)
+        self._commit: GroupCommit[Settled, None] = GroupCommit(self._write, patience_s=PATIENCE_S)
         self._alone: set[asyncio.Task[None]] = set()
 
     def submit(self, settled: Settled) -> "asyncio.Future[None]":
-        """Have a settlement written; done when it is."""
-        self._commit.submit(settled).add_done_callback(partial(_fail, [settled]))
+        """Have a settlement written, soon where nobody waits for it; done when it is."""
+        writing = self._commit.submit(settled, hurry=self._is_waited_for(settled))
+        writing.add_done_callback(partial(_fail, [settled]))
         return settled.written
 
     async def drain(self) -> None:
@@ -136,6 +141,12 @@ class Settler:
         if alone:
             await asyncio.wait([self._start_alone(group) for group in alone], timeout=RETRY_S)
         return [None] * len(batch)
+
+    def _is_waited_for(self, settled: Settled) -> bool:
+        """Whether it says what others must know, or gives back one of few calls in flight."""
+        view = self._view(settled.key) or settled.key
+        is_scarce = settled.slot or in_flight_limit(view, self._now()) < UNLIMITED
+        return is_scarce or not settled.settlement.is_plain
 
     def _is_plain(self, group: _Group) -> bool:
         view = self._view(group.key) or group.key

@@ -98,6 +98,53 @@ async def test_no_write_waits_for_more_for_long() -> None:
     assert store.batches == [[0, 1, 2, 3], [7]]
 
 
+async def test_a_patient_write_waits_for_others_from_the_first_item_on() -> None:
+    store = Store()
+    store.open.set()
+    commit = GroupCommit(store.write, enough=3, patience_s=3600)
+    answers = [commit.submit(1)]
+    await turn()
+    assert store.batches == []
+    answers += [commit.submit(2), commit.submit(3)]
+    assert await asyncio.gather(*answers) == [10, 20, 30]
+    assert store.batches == [[1, 2, 3]]
+
+
+async def test_an_item_in_a_hurry_takes_along_those_that_wait_and_only_those() -> None:
+    store = Store()
+    store.open.set()
+    commit = GroupCommit(store.write, patience_s=3600)
+    waiting = commit.submit(1)
+    await turn()
+    hurried = commit.submit(2, hurry=True)
+    assert [await waiting, await hurried] == [10, 20]
+    store.open.clear()
+    writing = commit.submit(3, hurry=True)
+    await turn()
+    hurried = commit.submit(4, hurry=True)
+    store.open.set()
+    assert [await writing, await hurried] == [30, 40]
+    patient = commit.submit(5)
+    await turn()
+    assert not patient.done()
+    await commit.drain()
+    assert store.batches == [[1, 2], [3], [4], [5]]
+
+
+async def test_a_busy_write_gathers_also_what_is_in_a_hurry() -> None:
+    store = Store()
+    commit = GroupCommit(store.write, enough=3, gather_s=3600, patience_s=3600)
+    begun = [commit.submit(item, hurry=True) for item in range(BUSY)]
+    await turn()
+    hurried = [commit.submit(item, hurry=True) for item in (7, 8)]
+    store.open.set()
+    await asyncio.wait(begun)
+    await turn()
+    assert store.batches == [[0, 1, 2, 3]]
+    await asyncio.gather(*hurried, commit.submit(9))
+    assert store.batches[1:] == [[7, 8, 9]]
+
+
 async def test_no_batch_is_larger_than_the_largest() -> None:
     store = Store()
     store.open.set()
