@@ -1,11 +1,11 @@
 """What production is started with: the compose files, .env.sample and the code agree.
 
-There is no Docker engine where these tests run: no container is started, and `docker compose config` is not
-to be had. The files are read as YAML, with its anchors and merges, and what they come to is checked by
-compose-spec, an implementation of the Compose Specification.
+There is no Docker engine where these tests run: no container is started. Docker Compose itself reads and
+merges the files; what single values must be is read as YAML, with its anchors and merges.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 
 from infra.deploy import secret_files
 from infra.settings import Settings
+from tests.docker_compose import docker_compose
 from tests.package_tool import run_tool
 from workers.cli.main import app
 from workers.generation.app import CLOSE_TIMEOUT_S
@@ -27,19 +28,6 @@ VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 SAMPLE = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.sample").read_text(), re.MULTILINE))
 #: Each `${NAME}`, `${NAME:-default}` and `${NAME:?message}`, as (name, operator, what follows it).
 VARIABLES = {found for name in FILES for found in VARIABLE.findall((ROOT / name).read_text())}
-#: Reads each compose file of a list as the Compose Specification has it, and says what is wrong with each.
-PARSE = """
-import compose_spec, json, sys
-
-def fault(compose):
-    try:
-        compose_spec.PyCompose.from_json(json.dumps(compose))
-    except ValueError as error:
-        return str(error)
-    return ""
-
-print(json.dumps([fault(compose) for compose in json.load(sys.stdin)]))
-"""
 
 
 def interpolated(name: str) -> str:
@@ -64,14 +52,39 @@ def sources(service: dict[str, Any]) -> set[str]:
     return {secret if isinstance(secret, str) else secret["source"] for secret in given}
 
 
-def test_the_compose_files_are_such_by_the_compose_specification() -> None:
+def merged(*files: str, env_file: str = os.devnull) -> dict[str, Any]:
+    """What `docker compose config` makes of compose files, with the services of all profiles."""
+    named = [argument for file in files for argument in ("--file", file)]
+    asked = ("--env-file", env_file, *named, "--profile", "*", "config", "--format", "json")
+    status, said, fault = docker_compose(*asked, folder=ROOT)
+    assert (status, fault) == (0, "")
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def test_docker_compose_takes_the_files_and_the_sample_changes_nothing() -> None:
+    found = merged("docker-compose.yml")
+    assert found == merged("docker-compose.yml", env_file=".env.sample")
+    assert found["services"].keys() == SERVICES.keys()
+    assert {name for name, service in found["services"].items() if service["read_only"]} == SERVICES.keys()
+
+
+def test_docker_compose_adds_what_tls_needs_to_every_service_and_takes_nothing_away() -> None:
+    without, with_tls = merged("docker-compose.yml")["services"], merged(*FILES)["services"]
+    assert with_tls.keys() == without.keys()
+    for name, service in without.items():
+        added = {source["source"] for source in TLS["services"].get(name, {}).get("secrets", [])}
+        assert sources(with_tls[name]) == sources(service) | added
+        for hardening in ("read_only", "cap_drop", "security_opt", "deploy", "restart"):
+            assert with_tls[name][hardening] == service[hardening], name
+
+
+def test_docker_compose_names_what_is_misspelt(tmp_path: Path) -> None:
     misspelt = {"services": {"worker": {"image": "keyway:0.1", "cap_dorp": ["ALL"]}}}
-    asked = json.dumps([COMPOSE, TLS, misspelt])
-    status, said = run_tool("python", "-c", PARSE, stdin=asked)
-    assert status == 0, said
-    *faults, of_the_misspelt = json.loads(said)
-    assert faults == ["", ""]
-    assert "cap_dorp" in of_the_misspelt
+    (tmp_path / "docker-compose.yml").write_text(json.dumps(misspelt))
+    status, _, fault = docker_compose("config", folder=tmp_path)
+    assert status != 0
+    assert "cap_dorp" in fault
 
 
 def test_the_services_are_those_of_the_design() -> None:
