@@ -36,7 +36,7 @@ def unpacked(package: str, program: str, fetch: Fetch, otherwise: str) -> Path:
         if not found.exists() and (problem := fetch(folder) or _extract(folder)) is not None:
             if os.geteuid() == 0 or os.environ.get("CI"):
                 raise AssertionError(f"no {package}: {problem}")
-            pytest.skip(f"no {package}: {problem}; {otherwise}")
+            pytest.skip(f"no {package}: {problem}; {otherwise}", allow_module_level=True)
     return found
 
 
