@@ -73,7 +73,7 @@ def test_docker_compose_adds_what_tls_needs_to_every_service_and_takes_nothing_a
     without, with_tls = merged("docker-compose.yml")["services"], merged(*FILES)["services"]
     assert with_tls.keys() == without.keys()
     for name, service in without.items():
-        added = {source["source"] for source in TLS["services"].get(name, {}).get("secrets", [])}
+        added = sources(TLS["services"].get(name, {}))
         assert sources(with_tls[name]) == sources(service) | added
         for hardening in ("read_only", "cap_drop", "security_opt", "deploy", "restart"):
             assert with_tls[name][hardening] == service[hardening], name
