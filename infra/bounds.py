@@ -1,0 +1,25 @@
+"""The largest numbers that are taken from outside: from automations, providers and other publishers.
+
+Each is far above what is real and far below what 64 bits hold, so that sums of millions of them fit as well.
+What is out of bounds is refused, or left out, with a word that says so; it is never cut silently.
+"""
+
+from typing import Final
+
+#: Tokens of one call: more than any provider admits.
+MOST_TOKENS: Final = 1_000_000_000
+#: Cost of one call, in nano-USD: one million dollars.
+MOST_NANOUSD: Final = 10**15
+#: The longest time that a message, a call or a pause may have taken, in seconds: 400 days.
+LONGEST_S: Final = 400 * 24 * 3600
+#: The same in milliseconds.
+LONGEST_MS: Final = LONGEST_S * 1000
+#: How far ahead of MongoDB's clock another's clock may be, in seconds: a day. It is taken for "now".
+FURTHEST_AHEAD_S: Final = 24 * 3600
+#: A count that others name: calls in flight, deliveries.
+MOST_COUNTED: Final = 2**31 - 1
+
+
+def is_count(value: object, most: int) -> bool:
+    """Whether a value from outside is a whole number from 0 to `most`; `True` and `1.0` are none."""
+    return type(value) is int and 0 <= value <= most
