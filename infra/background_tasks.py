@@ -5,7 +5,8 @@ looks). What a caller starts and awaits itself stays in an `asyncio.TaskGroup` o
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -48,6 +49,25 @@ class BackgroundTasks:
         """
         return self._own(asyncio.create_task(self._restarted(name, run), name=f"{self._owner} {name}"))
 
+    def every(
+        self,
+        pause_s: float,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        *,
+        passes: tuple[type[Exception], ...],
+    ) -> asyncio.Task[None]:
+        """Do something now and after each pause, until `close`.
+
+        Args:
+            pause_s: from the end of one turn to the next, in seconds.
+            name: of the task, for the log and for debuggers.
+            work: one turn.
+            passes: the errors that may pass; each is logged as `task_delayed`; the next turn tries again.
+                At any other the task is run again as by `keep`.
+        """
+        return self.keep(name, partial(self._repeated, pause_s, name, work, passes))
+
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something once; where it raises, log `task_failed`.
 
@@ -83,6 +103,25 @@ class BackgroundTasks:
     def _log_failure(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    async def _repeated(
+        self,
+        pause_s: float,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        passes: tuple[type[Exception], ...],
+    ) -> None:
+        while True:
+            try:
+                await work()
+            except passes as error:
+                log.warning(
+                    "task_delayed",
+                    task=f"{self._owner} {name}",
+                    error=type(error).__name__,
+                    retry_in_s=pause_s,
+                )
+            await asyncio.sleep(pause_s)
 
     async def _restarted(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop = asyncio.get_running_loop()

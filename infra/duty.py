@@ -1,13 +1,8 @@
 """Duties: what one process does at a time, of all that could; another takes over when it is gone."""
 
-import asyncio
 import time
 
-import structlog
-
-from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
-
-log = structlog.get_logger()
+from infra.mongo import Document, Mongo, ReturnDocument
 
 #: Seconds after its last sign of life until a process has lost its duty.
 LAPSE_S = 15.0
@@ -16,7 +11,7 @@ SIGNS = 3
 
 
 class Duty:
-    """A process's claim to a duty; keep it alive with `keep()`."""
+    """A process's claim to a duty, for as long as it calls `claim` every `claim_every_s`."""
 
     def __init__(self, mongo: Mongo, name: str, holder: str, *, lapse_s: float = LAPSE_S) -> None:
         """Take the database, what the duty is called, who this process is, and when it lapses, in seconds."""
@@ -25,6 +20,11 @@ class Duty:
         self._holder = holder
         self._lapse_s = lapse_s
         self._held_until = float("-inf")
+
+    @property
+    def claim_every_s(self) -> float:
+        """How often to claim the duty, in seconds."""
+        return self._lapse_s / SIGNS
 
     @property
     def is_held(self) -> bool:
@@ -63,15 +63,6 @@ class Duty:
         has_it = duty["holder"] == self._holder
         self._held_until = asked_at + self._lapse_s if has_it else float("-inf")
         return self.is_held
-
-    async def keep(self) -> None:
-        """Take the duty whenever it is free, and hold it, until cancelled."""
-        while True:
-            try:
-                await self.claim()
-            except PyMongoError as error:
-                log.warning("duty_not_claimed", duty=self._name, error=type(error).__name__)
-            await asyncio.sleep(self._lapse_s / SIGNS)
 
     async def give_up(self) -> None:
         """Leave the duty to another process, at once.

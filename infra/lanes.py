@@ -13,13 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from contracts import names
-from infra.errors import BrokerError
 from infra.management import Management
-
-log = structlog.get_logger()
 
 #: Seconds between notes of how much was published.
 NOTE_EVERY_S = 10.0
@@ -116,15 +111,6 @@ class QueueWatch:
         self._at = float("-inf")
         self._queues: dict[str, QueueState] = {}
         self._published: dict[str, Publications] = {}
-
-    async def keep(self) -> None:
-        """Take notes until cancelled."""
-        while True:
-            try:
-                await self.queues()
-            except BrokerError as error:
-                log.warning("queues_not_noted", error=str(error))
-            await asyncio.sleep(NOTE_EVERY_S)
 
     async def queues(self) -> dict[str, QueueState]:
         """Every queue by its name.

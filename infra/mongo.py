@@ -4,7 +4,6 @@ Everything else takes a `Mongo` and the names that this module re-exports, so th
 is changing this file.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from contracts.retrying import retrying
 from infra.errors import PlatformError
 
 __all__ = [
@@ -350,9 +350,10 @@ async def wait_for_mongo(mongo: Mongo) -> None:
     Raises:
         PlatformError: it refuses the user or password, or its certificate is not trusted.
     """
-    while True:
+
+    async def ping() -> None:
         try:
-            return await mongo.ping()
+            await mongo.ping()
         except OperationFailure as error:
             raise PlatformError(
                 f"KEYWAY_MONGO_URL: MongoDB refuses: {error.details and error.details.get('codeName')}"
@@ -361,8 +362,15 @@ async def wait_for_mongo(mongo: Mongo) -> None:
             # The driver keeps the cause in its text only.
             if UNTRUSTED in str(error):
                 raise PlatformError("KEYWAY_MONGO_URL: MongoDB's certificate is not trusted") from None
-            log.warning("mongo_unreachable", error=type(error).__name__, retry_in_s=WAIT_RETRY_S)
-            await asyncio.sleep(WAIT_RETRY_S)
+            raise
+
+    await retrying(
+        ping,
+        passes=(PyMongoError,),
+        pause_s=WAIT_RETRY_S,
+        longest_pause_s=WAIT_RETRY_S,
+        note=lambda error: log.warning("mongo_unreachable", error=type(error).__name__),
+    )
 
 
 async def run_command(

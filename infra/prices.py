@@ -3,7 +3,6 @@
 Prices that were set by hand stand in collection `prices`, and are read again from there every few seconds.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
 from typing import Any, Final, Self
 
-import structlog
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 
-from infra.mongo import Mongo, PyMongoError
-
-log = structlog.get_logger()
+from infra.mongo import Mongo
 
 NANO: Final = Decimal(1_000_000_000)
 MILLION: Final = 1_000_000
@@ -101,13 +97,3 @@ async def load_prices(mongo: Mongo) -> None:
         PyMongoError: MongoDB is away or refused.
     """
     set_by_hand({document["_id"]: Price.from_document(document) async for document in mongo.prices.find()})
-
-
-async def keep_prices(mongo: Mongo) -> None:
-    """Read the prices that were set by hand every few seconds, until cancelled."""
-    while True:
-        await asyncio.sleep(REFRESH_S)
-        try:
-            await load_prices(mongo)
-        except PyMongoError as error:
-            log.warning("prices_not_read", error=type(error).__name__)

@@ -3,29 +3,32 @@
 The queue has a single active consumer; a second process stands by and takes over when the first is gone.
 """
 
-import asyncio
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import structlog
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from faststream import FastStream
 
 from contracts import names
 from infra.alert_targets import alert_targets
 from infra.alerts import resolve_over
+from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
 from infra.broker import declare_topology
 from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
 from infra.duty import Duty
+from infra.errors import BrokerError
 from infra.garbage_collection import collect_seldom
-from infra.lanes import QueueWatch
+from infra.lanes import NOTE_EVERY_S, QueueWatch
 from infra.management import management
 from infra.metrics import Exposition, exposed_metrics
 from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
-from infra.prices import keep_prices, load_prices
+from infra.prices import REFRESH_S, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging, configure_tracing
 from infra.tracing_settings import TracingSettings
@@ -33,7 +36,7 @@ from workers.accounting.booking import Booking
 from workers.accounting.delivery import deliver_alerts
 from workers.accounting.fleet import FleetReader
 from workers.accounting.fleet_metrics import FleetMetrics
-from workers.accounting.heartbeats import Heartbeats
+from workers.accounting.heartbeats import WRITE_EVERY_S, Heartbeats
 from workers.accounting.intake import Intake
 from workers.accounting.ledger import Ledger
 from workers.accounting.metrics import LedgerMetrics
@@ -43,8 +46,8 @@ log = structlog.get_logger()
 
 #: How often the outbox and keys whose time is over are looked at, in seconds.
 HOUSEKEEPING_S = 0.25
-#: Seconds until the next look while MongoDB or the broker is away.
-RETRY_S = 2.0
+#: Errors of a task that may pass: MongoDB or the broker is away.
+MAY_PASS = (PyMongoError, AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
 
 async def run(settings: Settings) -> None:
@@ -72,27 +75,26 @@ async def run(settings: Settings) -> None:
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
         admin = await stack.enter_async_context(management(settings))
         duty = Duty(mongo, "alerts", settings.worker_id)
-        every_s = settings.alert_every_s
         queues = QueueWatch(admin)
-        watch = Watch(mongo, queues, duty, thresholds_of(settings), every_s=every_s)
+        watch = Watch(mongo, queues, duty, thresholds_of(settings))
         ledger = Ledger(mongo, metrics)
         heartbeats = Heartbeats(mongo)
         booking = Booking(_intake(connection, exposition, tracing), ledger, heartbeats, dead, metrics)
         if exposition is not None:
             FleetMetrics(exposition, FleetReader(mongo, queues))
         app = FastStream(broker, logger=None)
-        housekeeping: list[asyncio.Task[None]] = []
+        tasks = BackgroundTasks("accounting")
 
         @app.after_startup
         async def begin() -> None:
-            housekeeping.append(asyncio.create_task(_keep_house(mongo, ledger, events)))
-            housekeeping.append(asyncio.create_task(heartbeats.keep()))
-            housekeeping.append(asyncio.create_task(keep_prices(mongo)))
-            housekeeping.append(asyncio.create_task(duty.keep()))
-            housekeeping.append(asyncio.create_task(watch.keep()))
-            housekeeping.append(asyncio.create_task(deliver_alerts(mongo, duty, targets)))
+            _keep_house(tasks, mongo, ledger, events)
+            tasks.every(WRITE_EVERY_S, "heartbeats", heartbeats.write, passes=MAY_PASS)
+            tasks.every(REFRESH_S, "prices", partial(load_prices, mongo), passes=MAY_PASS)
+            tasks.every(duty.claim_every_s, "duty", duty.claim, passes=MAY_PASS)
+            tasks.every(settings.alert_every_s, "alerts", watch.look_on_duty, passes=MAY_PASS)
+            deliver_alerts(tasks, mongo, duty, targets)
             if exposition is not None:
-                housekeeping.append(asyncio.create_task(queues.keep()))
+                tasks.every(NOTE_EVERY_S, "notes of queues", queues.queues, passes=(BrokerError,))
             await booking.start()
             collect_seldom()
             log.info("accounting_ready")
@@ -100,9 +102,7 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def end() -> None:
             await booking.stop(settings.grace_s)
-            for task in housekeeping:
-                task.cancel()
-            await asyncio.gather(*housekeeping, return_exceptions=True)
+            await tasks.close()
             with suppress(PyMongoError):  # it lapses by itself
                 await duty.give_up()
             log.info("accounting_stopped")
@@ -126,8 +126,8 @@ def _intake(
     return TracedIntake(connection, metrics)
 
 
-async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:
-    """End what is over: keys' pauses, unreported leases, alerts; and publish what waits in the outbox."""
+def _keep_house(tasks: BackgroundTasks, mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:
+    """End what is over and publish what waits in the outbox, each in a task of its own."""
 
     async def publish(event: Document) -> None:
         message = Message(
@@ -139,13 +139,10 @@ async def _keep_house(mongo: Mongo, ledger: Ledger, events: AbstractExchange) ->
         )
         await events.publish(message, event["routing_key"], mandatory=False, timeout=CONFIRM_TIMEOUT_S)
 
-    while True:
-        try:
-            await ledger.renew_exhausted()
-            await ledger.charge_unreported()
-            await resolve_over(mongo, await mongo.server_time())
-            await publish_outbox(mongo, publish)
-        except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
-            log.warning("housekeeping_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
-            await asyncio.sleep(RETRY_S)
-        await asyncio.sleep(HOUSEKEEPING_S)
+    async def end_alerts() -> None:
+        await resolve_over(mongo, await mongo.server_time())
+
+    tasks.every(HOUSEKEEPING_S, "keys that are renewed", ledger.renew_exhausted, passes=MAY_PASS)
+    tasks.every(HOUSEKEEPING_S, "leases that nobody reported", ledger.charge_unreported, passes=MAY_PASS)
+    tasks.every(HOUSEKEEPING_S, "alerts that are over", end_alerts, passes=MAY_PASS)
+    tasks.every(HOUSEKEEPING_S, "outbox", partial(publish_outbox, mongo, publish), passes=MAY_PASS)

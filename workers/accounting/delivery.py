@@ -1,6 +1,6 @@
 """Delivers the notices of alerts: to each target in their order, again and again until it has them."""
 
-import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +10,7 @@ import structlog
 from infra.alert_notices import DELIVERED, GIVEN_UP, NO_TARGET, RESOLVED, WAITING
 from infra.alert_targets import Target, Tone
 from infra.alerts import AlertKind, Severity
+from infra.background_tasks import BackgroundTasks
 from infra.duty import Duty
 from infra.mongo import Document, Mongo, PyMongoError
 
@@ -80,17 +81,16 @@ class Courier:
         self._target = target
         self._every_target = list(every_target)
         self._failures = 0
+        self._rests_until = float("-inf")
 
-    async def keep(self) -> None:
-        """Deliver until cancelled."""
-        while True:
-            pause_s = LOOK_S
-            try:
-                if self._duty.is_held:
-                    pause_s = await self.deliver()
-            except Exception as error:  # noqa: BLE001  # MongoDB is away: again soon
-                log.warning("alerts_not_delivered", target=self._target.name, error=type(error).__name__)
-            await asyncio.sleep(pause_s)
+    async def deliver_on_duty(self) -> None:
+        """Deliver all that there is to tell, if this process has the duty and the target may be tried.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused; what was sent meanwhile is sent again.
+        """
+        while self._duty.is_held and time.monotonic() >= self._rests_until:
+            self._rests_until = time.monotonic() + await self.deliver()
 
     async def deliver(self) -> float:
         """Send the next message, if there is something to tell.
@@ -134,19 +134,25 @@ class Courier:
         await self._mongo.notices.update_many(done, {"$set": {"state": DELIVERED, "ended_at": now}})
 
 
-async def deliver_alerts(mongo: Mongo, duty: Duty, targets: Sequence[Target]) -> None:
-    """Deliver to every target, until cancelled; one that is slow or away holds up no other."""
+def deliver_alerts(tasks: BackgroundTasks, mongo: Mongo, duty: Duty, targets: Sequence[Target]) -> None:
+    """Deliver to every target from now on; a target that is slow or away delays no other.
+
+    Args:
+        tasks: who owns the deliveries.
+        mongo: where the notices are.
+        duty: only the process that has it delivers.
+        targets: who is told.
+    """
     every_target = [target.name for target in targets]
-    async with asyncio.TaskGroup() as group:
-        for target in targets:
-            group.create_task(Courier(mongo, duty, target, every_target).keep())
-        while True:
-            try:
-                if duty.is_held:
-                    await end_stale(mongo, has_targets=bool(targets))
-            except PyMongoError as error:
-                log.warning("alerts_not_ended", error=type(error).__name__)
-            await asyncio.sleep(STALE_EVERY_S)
+    for target in targets:
+        courier = Courier(mongo, duty, target, every_target)
+        tasks.every(LOOK_S, f"alerts to {target.name}", courier.deliver_on_duty, passes=(PyMongoError,))
+
+    async def end_stale_on_duty() -> None:
+        if duty.is_held:
+            await end_stale(mongo, has_targets=bool(targets))
+
+    tasks.every(STALE_EVERY_S, "alerts that are stale", end_stale_on_duty, passes=(PyMongoError,))
 
 
 async def end_stale(mongo: Mongo, *, has_targets: bool) -> None:

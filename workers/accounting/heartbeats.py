@@ -5,13 +5,12 @@ that is away holds up the books. What can't be written is dropped, since the nex
 was seen when its heartbeat was written, on MongoDB's clock, so that nobody's clock has to be right.
 """
 
-import asyncio
 from datetime import UTC, datetime
 
 import structlog
 
 from contracts.messages import Heartbeat
-from infra.mongo import Document, Mongo, PyMongoError, UpdateOne
+from infra.mongo import Document, Mongo, UpdateOne
 
 log = structlog.get_logger()
 
@@ -43,15 +42,6 @@ class Heartbeats:
         process = seen_process(automation_id, heartbeat)
         if process["_id"] in self._waiting or len(self._waiting) < MAX_WAITING:
             self._waiting[process["_id"]] = process
-
-    async def keep(self) -> None:
-        """Write what was noted, every second, until cancelled."""
-        while True:
-            await asyncio.sleep(WRITE_EVERY_S)
-            try:
-                await self.write()
-            except PyMongoError as error:
-                log.warning("heartbeats_dropped", error=type(error).__name__)
 
     async def write(self) -> None:
         """Write what was noted.

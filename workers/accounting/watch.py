@@ -1,6 +1,5 @@
 """Looks every few seconds for trouble that no event tells of, and raises and resolves its alerts."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -52,29 +51,25 @@ def thresholds_of(settings: Settings) -> Thresholds:
 class Watch:
     """Looks for trouble while this process has the duty."""
 
-    def __init__(
-        self, mongo: Mongo, queues: QueueWatch, duty: Duty, thresholds: Thresholds, *, every_s: float
-    ) -> None:
-        """Take what to look at, whose turn it is, what is trouble, and how often to look, in seconds."""
+    def __init__(self, mongo: Mongo, queues: QueueWatch, duty: Duty, thresholds: Thresholds) -> None:
+        """Take what to look at, whose turn it is, and what is trouble."""
         self._mongo = mongo
         self._queues = queues
         self._duty = duty
         self._thresholds = thresholds
-        self._every_s = every_s
         self._since: datetime | None = None
         self._is_broker_there = True
 
-    async def keep(self) -> None:
-        """Look until cancelled."""
-        while True:
-            try:
-                if self._duty.is_held:
-                    await self.look()
-                else:
-                    self._since = None
-            except Exception as error:  # noqa: BLE001  # MongoDB is away: again soon
-                log.warning("alerts_not_looked_for", error=type(error).__name__)
-            await asyncio.sleep(self._every_s)
+    async def look_on_duty(self) -> None:
+        """Look, if this process has the duty.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        if self._duty.is_held:
+            await self.look()
+        else:
+            self._since = None
 
     async def look(self) -> Changes:
         """Raise what should stand, and resolve what is over.

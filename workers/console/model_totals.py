@@ -10,12 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
-from infra.mongo import Document, Mongo, PyMongoError
+from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
-
-log = structlog.get_logger()
 
 #: Days that are read ahead, today included.
 AHEAD = 31
@@ -41,16 +37,15 @@ class ModelTotals:
         self._past: dict[str, tuple[float, DayOfModels]] = {}
         self._reading = asyncio.Lock()
 
-    async def keep(self) -> None:
-        """Read the last month's past days now and then, until cancelled."""
-        while True:
-            today = datetime.now(UTC).date()
-            days = [(today - timedelta(days=number)).isoformat() for number in range(AHEAD)]
-            try:
-                await self._remember(filter(_is_past, days))
-            except PyMongoError as error:
-                log.warning("totals_not_read_ahead", error=type(error).__name__)
-            await asyncio.sleep(READ_EVERY_S)
+    async def read_ahead(self) -> None:
+        """Read the past days of the last month.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        today = datetime.now(UTC).date()
+        days = [(today - timedelta(days=number)).isoformat() for number in range(AHEAD)]
+        await self._remember(filter(_is_past, days))
 
     async def read(self, days: Sequence[str]) -> dict[str, DayOfModels]:
         """The sums of each model on each of these UTC days.

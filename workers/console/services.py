@@ -1,16 +1,17 @@
 """What the console's API and pages stand on: open connections, and the services over them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aio_pika.abc import AbstractRobustConnection
 
+from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
-from infra.lanes import QueueWatch
+from infra.errors import BrokerError
+from infra.lanes import NOTE_EVERY_S, QueueWatch
 from infra.management import Management, management
-from infra.mongo import Mongo, wait_for_mongo
+from infra.mongo import Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.provision import Provisioner
 from infra.settings import Settings
@@ -32,7 +33,7 @@ from workers.console.key_changes import KeyChanges
 from workers.console.key_table import KeyTable
 from workers.console.lanes import LaneDesk
 from workers.console.leases import LeaseList
-from workers.console.model_totals import ModelTotals
+from workers.console.model_totals import READ_EVERY_S, ModelTotals
 from workers.console.overview import Overviews
 from workers.console.request_log import RequestLog
 from workers.console.usage_report import UsageReports
@@ -171,10 +172,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 @asynccontextmanager
 async def _kept(watch: QueueWatch, models: ModelTotals) -> AsyncIterator[None]:
     """Take notes of the queues meanwhile, and read past days ahead."""
-    tasks = [asyncio.create_task(keeping) for keeping in (watch.keep(), models.keep())]
+    tasks = BackgroundTasks("console")
+    tasks.every(NOTE_EVERY_S, "notes of queues", watch.queues, passes=(BrokerError,))
+    tasks.every(READ_EVERY_S, "totals of past days", models.read_ahead, passes=(PyMongoError,))
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.close()

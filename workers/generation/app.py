@@ -2,21 +2,23 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
 
 from contracts import names
+from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.deliveries import unless_closed
 from infra.garbage_collection import collect_seldom
 from infra.metrics import exposed_metrics
+from infra.mongo import PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
-from infra.mongo import wait_for_mongo
-from infra.prices import cost, keep_prices, load_prices
+from infra.prices import REFRESH_S, cost, load_prices
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
 from infra.telemetry import configure_logging, configure_tracing
@@ -86,12 +88,12 @@ async def run(settings: Settings) -> None:
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)
         app = FastStream(broker, logger=None)
-        prices: list[asyncio.Task[None]] = []
+        tasks = BackgroundTasks("generation")
 
         @app.on_startup
         async def set_clocks() -> None:
             await pool.start()
-            prices.append(asyncio.create_task(keep_prices(mongo)))
+            tasks.every(REFRESH_S, "prices", partial(load_prices, mongo), passes=(PyMongoError,))
 
         @app.after_startup
         async def open_lanes() -> None:
@@ -103,9 +105,7 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def finish() -> None:
             await lanes.stop(settings.grace_s)
-            for task in prices:
-                task.cancel()
-            await asyncio.gather(*prices, return_exceptions=True)
+            await tasks.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await prober.close()
                 await pool.close()

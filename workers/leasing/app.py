@@ -2,17 +2,19 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from faststream import FastStream
 
+from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
 from infra.broker import connect_apart, declare_topology
 from infra.changes import hear_changes
 from infra.metrics import exposed_metrics
+from infra.mongo import PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
-from infra.mongo import wait_for_mongo
-from infra.prices import keep_prices, load_prices
+from infra.prices import REFRESH_S, load_prices
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
@@ -60,12 +62,12 @@ async def run(settings: Settings) -> None:
 
         hear_changes(broker, settings.worker_id, reload)
         app = FastStream(broker, logger=None)
-        prices: list[asyncio.Task[None]] = []
+        tasks = BackgroundTasks("leasing")
 
         @app.on_startup
         async def set_clocks() -> None:
             await pool.start()
-            prices.append(asyncio.create_task(keep_prices(mongo)))
+            tasks.every(REFRESH_S, "prices", partial(load_prices, mongo), passes=(PyMongoError,))
 
         @app.after_startup
         async def begin() -> None:
@@ -74,9 +76,7 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def finish() -> None:
             await queues.stop(settings.grace_s)
-            for task in prices:
-                task.cancel()
-            await asyncio.gather(*prices, return_exceptions=True)
+            await tasks.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()
             log.info("leasing_stopped")

@@ -55,6 +55,29 @@ async def test_a_task_that_fails_is_logged_though_nobody_awaits_it(tasks: Backgr
     assert [(line["event"], line["task"]) for line in logged] == [("task_failed", "owner once")]
 
 
+async def test_what_is_done_every_so_often_goes_on_after_an_error_that_may_pass(
+    tasks: BackgroundTasks,
+) -> None:
+    turns = 0
+    done = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            raise ConnectionError("away")
+        if turns == 3:
+            done.set()
+
+    with capture_logs() as logged:
+        tasks.every(0, "turns", work, passes=(ConnectionError,))
+        await done.wait()
+        await tasks.close()
+    assert [(line["event"], line["task"], line["error"]) for line in logged] == [
+        ("task_delayed", "owner turns", "ConnectionError")
+    ]
+
+
 async def test_closing_waits_for_what_tasks_do_at_their_end(tasks: BackgroundTasks) -> None:
     ended = False
 
