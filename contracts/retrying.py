@@ -21,7 +21,7 @@ LONGEST_PAUSE_S = 30.0
 async def retrying(
     operation: Callable[[], Awaitable[T]],
     *,
-    passes: tuple[type[Exception], ...],
+    passes: tuple[type[Exception], ...] | Callable[[Exception], bool],
     pause_s: float,
     longest_pause_s: float | None = None,
     give_up_after_s: float | None = None,
@@ -33,7 +33,7 @@ async def retrying(
 
     Args:
         operation: called for each try.
-        passes: the errors that may pass; any other is raised at once.
+        passes: the errors that may pass, or what says of one whether it may; any other is raised at once.
         pause_s: the pause after the first failure, in seconds, with up to a quarter of jitter. Each further
             pause is twice as long.
         longest_pause_s: the longest pause, in seconds; as long as `pause_s`, it keeps pauses from growing.
@@ -46,10 +46,16 @@ async def retrying(
     Raises:
         Exception: an error that does not pass, or the last one after `give_up_after_s`.
     """
+
+    def may_pass(error: BaseException) -> bool:
+        if not isinstance(error, Exception) or _is_cancelled():
+            return False
+        return isinstance(error, passes) if isinstance(passes, tuple) else passes(error)
+
     try:
         return await operation()
-    except passes as error:
-        if _is_cancelled():
+    except Exception as error:
+        if not may_pass(error):
             raise
         failed: Exception | None = error
 
@@ -59,9 +65,6 @@ async def retrying(
             first, failed = failed, None
             raise first
         return await operation()
-
-    def may_pass(error: BaseException) -> bool:
-        return isinstance(error, passes) and not _is_cancelled()
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

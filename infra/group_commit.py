@@ -4,18 +4,26 @@ A lone item is written at once, unless nobody waits for it. While many arrive to
 milliseconds for more, so that a busy process pays a small part of a write for each; PostgreSQL does the same
 (`commit_delay`, only with `commit_siblings`). The idea is as old (DeWitt et al., "Implementation Techniques
 for Main Memory Database Systems", 1984).
+
+An item that can't be written harms no other: `write` may answer it with an error of its own, and where
+`write` raises what does not pass by itself, the batch is split until the item stands alone.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
+
+from infra.background_tasks import BackgroundTasks
+from infra.mongo_errors import may_pass
 
 #: A write waits for more when the one before had so many items.
 BUSY = 4
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+#: An item, and whom its answer is told to.
+Waiting: TypeAlias = tuple[Item, asyncio.Future[Answer]]
 
 
 class Gathering:
@@ -58,7 +66,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     def __init__(
         self,
-        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
         *,
         max_batch: int = 500,
         enough: int = 32,
@@ -68,7 +76,10 @@ class GroupCommit(Generic[Item, Answer]):
         """Take the write.
 
         Args:
-            write: writes the items together, and returns an answer for each, in their order.
+            write: writes the items together, and returns an answer for each, in their order; an error as
+                the answer is raised to the one who waits for it. Where it raises an error that does not pass
+                (`infra.mongo_errors.may_pass`), it is called again with parts of the batch: so that must be
+                safe for items that were written before it raised.
             max_batch: the most items that it is given at a time.
             enough: how many a busy write waits for.
             gather_s: and how long, in seconds.
@@ -77,7 +88,8 @@ class GroupCommit(Generic[Item, Answer]):
         self._write = write
         self._max_batch = max_batch
         self._gathering = Gathering(enough, gather_s, patience_s)
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._waiting: list[Waiting[Item, Answer]] = []
+        self._tasks = BackgroundTasks("group_commit")
         self._writer: asyncio.Task[None] | None = None
         self._is_busy = False
         self._is_hurried = False
@@ -90,7 +102,8 @@ class GroupCommit(Generic[Item, Answer]):
             hurry: whether it is written at once by a process that is not busy, however patient.
 
         Returns:
-            Its answer, to await; it raises what `write` raised for its batch.
+            Its answer, to await; it raises what `write` raised for it: an error that may pass with all of
+            its batch, any other alone.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
@@ -98,7 +111,7 @@ class GroupCommit(Generic[Item, Answer]):
         if hurry and not self._is_busy:
             self._hurry()
         if self._writer is None:
-            self._writer = asyncio.create_task(self._run())
+            self._writer = self._tasks.start("write", self._run())
         return future
 
     async def drain(self) -> None:
@@ -126,19 +139,26 @@ class GroupCommit(Generic[Item, Answer]):
             self._writer = None
             self._is_busy = self._is_hurried = False
 
-    async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _write_batch(self, batch: list[Waiting[Item, Answer]]) -> None:
         try:
             answers = await self._write([item for item, _ in batch])
-            answered = list(zip(batch, answers, strict=True))
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001  # each waiter gets it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), answer in answered:
-            if not future.done():
+            if len(batch) > 1 and not may_pass(error):
+                half = len(batch) // 2
+                await self._write_batch(batch[:half])
+                await self._write_batch(batch[half:])
+                return
+            answers = [error] * len(batch)
+        if len(answers) != len(batch):
+            answers = [ValueError(f"{len(answers)} answers to {len(batch)} items")] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
                 future.set_result(answer)

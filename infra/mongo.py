@@ -1,7 +1,7 @@
-"""MongoDB: the connection, the collections and their indexes; the only place that knows the driver.
+"""MongoDB: the connection, the collections and their indexes; only this and `mongo_errors` know the driver.
 
 Everything else takes a `Mongo` and the names that this module re-exports, so that changing the driver
-is changing this file.
+is changing these files.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,7 +17,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -36,6 +36,7 @@ __all__ = [
     "Collection",
     "Document",
     "DuplicateKeyError",
+    "InsertOne",
     "Mongo",
     "PyMongoError",
     "ReturnDocument",

@@ -11,8 +11,17 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from infra.bulk_writes import write_all
 from infra.group_commit import GroupCommit
-from infra.mongo import BulkWriteError, Collection, Document, Mongo, ReturnDocument, UpdateOne
+from infra.mongo import (
+    Collection,
+    Document,
+    DuplicateKeyError,
+    InsertOne,
+    Mongo,
+    ReturnDocument,
+    UpdateOne,
+)
 from infra.stored_results import open_stored, stored_context
 from infra.vault import Vault
 
@@ -24,7 +33,6 @@ CLAIM_TTL = timedelta(hours=26)
 ALIVE_S = 30
 #: How often a worker says that it is alive, in seconds.
 PRESENCE_S = 8.0
-DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +103,6 @@ class Record:
     chunks: bytes = b""
     #: What may be told of it without opening the result.
     facts: Document = field(default_factory=dict)
-
-
-def duplicates(error: BulkWriteError) -> set[int]:
-    """Which of the writes found another document under their id.
-
-    Raises:
-        BulkWriteError: one failed for another reason.
-    """
-    failures = (error.details or {}).get("writeErrors", [])
-    if any(failure["code"] != DUPLICATE_KEY for failure in failures):
-        raise error
-    return {failure["index"] for failure in failures}
 
 
 class Journal:
@@ -207,15 +203,12 @@ class Journal:
         else:
             await self._mongo.requests_fast.delete_one(self._mine(claim))
 
-    async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool]:
+    async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool | Exception]:
+        """Insert claims; for each whether there was none, or why MongoDB refuses it."""
         now = datetime.now(UTC)
-        documents = [self._whole(claim, call, now) for claim, call in claims]
-        try:
-            await self._mongo.requests_fast.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            taken = duplicates(error)
-            return [index not in taken for index in range(len(claims))]
-        return [True] * len(claims)
+        inserts = [InsertOne(self._whole(claim, call, now)) for claim, call in claims]
+        failed = await write_all(self._mongo.requests_fast, inserts)
+        return [_unless_there(failed.get(index)) for index in range(len(claims))]
 
     async def _look_up(self, claim: Claim, call: Call | None) -> Claim | Done | Running:
         """A claim is there already: its result, its living owner, or the right to take it over."""
@@ -249,19 +242,19 @@ class Journal:
         alive = {"_id": worker_id, "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
         return await self._mongo.workers.find_one(alive, {"_id": 1}) is not None
 
-    async def _write_calls(self, calls: Sequence[tuple[Claim, Call]]) -> Sequence[bool]:
+    async def _write_calls(self, calls: Sequence[tuple[Claim, Call]]) -> Sequence[bool | Exception]:
         fields = [(claim, {"call": asdict(call)}) for claim, call in calls]
         return await self._write_mine(self._mongo.requests_fast, fields)
 
-    async def _write_records(self, records: Sequence[Record]) -> Sequence[bool]:
+    async def _write_records(self, records: Sequence[Record]) -> Sequence[bool | Exception]:
         now = datetime.now(UTC)
         fields = [(record.claim, self._done(record, now)) for record in records]
         return await self._write_mine(self._mongo.requests, fields)
 
     async def _write_mine(
         self, requests: Collection, fields: Sequence[tuple[Claim, Document]]
-    ) -> Sequence[bool]:
-        """Set fields of claims; for each claim whether it is this worker's still.
+    ) -> Sequence[bool | Exception]:
+        """Set fields of claims; for each whether it is this worker's still, or why MongoDB refuses them.
 
         A claim that MongoDB has lost (it was written with `w: 1`) is made anew by the way.
         """
@@ -271,19 +264,17 @@ class Journal:
             mine, whole = self._mine(claim), self._whole(claim, None, now)
             made_anew = {name: whole[name] for name in whole.keys() - changes.keys() - mine.keys()}
             updates.append(UpdateOne(mine, {"$set": changes, "$setOnInsert": made_anew}, upsert=True))
-        try:
-            await requests.bulk_write(updates, ordered=False)
-        except BulkWriteError as error:
-            others = duplicates(error)
-        else:
-            return [True] * len(fields)
-        ids = [fields[index][0].id for index in others]
-        found = self._mongo.requests.find({"_id": {"$in": ids}}, {"owner": 1, "run": 1})
-        owners = {document["_id"]: (document["owner"], document["run"]) async for document in found}
-        return [
-            index not in others or owners.get(claim.id) == (self._worker_id, claim.run)
-            for index, (claim, _) in enumerate(fields)
-        ]
+        failed = await write_all(requests, updates)
+        answers = [_unless_there(failed.get(index)) for index in range(len(fields))]
+        others = [index for index, answer in enumerate(answers) if answer is False]
+        if others:
+            ids = [fields[index][0].id for index in others]
+            found = self._mongo.requests.find({"_id": {"$in": ids}}, {"owner": 1, "run": 1})
+            owners = {document["_id"]: (document["owner"], document["run"]) async for document in found}
+            for index in others:
+                claim, _ = fields[index]
+                answers[index] = owners.get(claim.id) == (self._worker_id, claim.run)
+        return answers
 
     def _whole(self, claim: Claim, call: Call | None, now: datetime) -> Document:
         """The document of a claim."""
@@ -329,3 +320,8 @@ class Journal:
             [{"$set": {"kind": "generation", "alive_until": alive_until}}],
             upsert=True,
         )
+
+
+def _unless_there(failure: Exception | None) -> bool | Exception:
+    """What became of a write under an id: whether there was no other document, or its error."""
+    return False if isinstance(failure, DuplicateKeyError) else failure or True

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from contracts.errors import ErrorCode
+from contracts.retrying import retrying
 from infra.deliveries import Delivery, unless_closed
 from infra.mongo import Document, PyMongoError
+from infra.mongo_errors import may_pass
 from infra.settings import Settings
 from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, PutOff, Reserving
 from workers.generation.automation import Automation
@@ -195,7 +198,7 @@ class RequestHandler:
             status, result = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        is_mine = await self._record(envelope, self._kept(work, status, result))
+        is_mine = await self._record(work, self._kept(work, status, result))
         self._booking.answer(work)
         if is_mine:
             await self._replies.result(envelope, result, FIRST)
@@ -262,14 +265,27 @@ class RequestHandler:
             raise HandedBackError
         work.call, work.calling = call, True
 
-    async def _record(self, envelope: Envelope, record: Record) -> bool:
-        """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away."""
-        while True:
-            try:
-                return await self._journal.record(record)
-            except PyMongoError as error:
-                log.warning("record_delayed", about=envelope, error=type(error).__name__)
-                await asyncio.sleep(RECORD_RETRY_S)
+    async def _record(self, work: Work, record: Record) -> bool:
+        """Keep the result, however long MongoDB is away: an answer that was paid for is not thrown away.
+
+        Of one that MongoDB refuses for good, only the fact is kept: the answer goes out all the same.
+        """
+        envelope = work.request.envelope
+
+        def note(error: Exception) -> None:
+            log.warning("record_delayed", about=envelope, error=type(error).__name__)
+
+        keep = partial(
+            retrying, passes=may_pass, pause_s=RECORD_RETRY_S, longest_pause_s=RECORD_RETRY_S, note=note
+        )
+        try:
+            return await keep(partial(self._journal.record, record))
+        except Exception as error:
+            if may_pass(error):
+                raise
+            # Without the error itself, which may hold a part of the answer.
+            log.error("result_not_kept", about=envelope, error=type(error).__name__)  # noqa: TRY400
+            return await keep(partial(self._journal.record, self._not_kept(work, record.status)))
 
     async def _repeat(self, request: Request, done: Done) -> None:
         """Answer from the journal; the events go out again too, and count once."""
@@ -300,10 +316,14 @@ class RequestHandler:
         """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""
         chunks = work.chunks.packed() if work.chunks is not None and status == SUCCEEDED else b""
         if chunks is None or len(result) + len(chunks) > LARGEST_KEPT_BYTES:
-            error = Error(ErrorCode.INTERNAL, "the answer was delivered once, and is too large to be kept")
-            result = failed(work.request.envelope, Progress(), error, self._now())
-            chunks = b""
+            bare = self._not_kept(work, status, "is too large to be kept")
+            return replace(bare, events=work.events, facts=self._facts(work))
         return Record(work.claim, status, result, work.events, chunks, self._facts(work))
+
+    def _not_kept(self, work: Work, status: str, why: str = "could not be kept") -> Record:
+        """What a repeat is told of a result that MongoDB can't hold; nothing in it is from outside."""
+        error = Error(ErrorCode.INTERNAL, f"the answer was delivered once, and {why}")
+        return Record(work.claim, status, failed(work.request.envelope, Progress(), error, self._now()), [])
 
     def _facts(self, work: Work) -> Document:
         """What the journal tells operators of a request; whose it is and what for, where no attempt does."""

@@ -40,7 +40,7 @@ from workers.generation.replies import NobodyWaitsError, Replies
 from workers.generation.request import SUCCEEDED, RequestHandler
 from workers.generation.result import Error
 from workers.generation.upstream import Answer, Failure, Upstream
-from workers.generation.work import LaneFullError
+from workers.generation.work import LaneFullError, Work
 from workers.keys.key import Key
 from workers.keys.pool import KeyPool, Reservation, Reserved
 from workers.keys.selection import Refusal
@@ -109,10 +109,10 @@ class TracedRequestHandler(RequestHandler):
         await super()._repeat(request, done)
 
     @override
-    async def _record(self, envelope: Envelope, record: Record) -> bool:
+    async def _record(self, work: Work, record: Record) -> bool:
         _tell_status(trace.get_current_span(), record.status)
         with spanning(TRACER, "record result"):
-            return await super()._record(envelope, record)
+            return await super()._record(work, record)
 
     @override
     async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:

@@ -184,6 +184,40 @@ async def test_a_failure_reaches_all_of_its_batch_and_nobody_else() -> None:
     assert answers[4:] == [40, 50]
 
 
+class Picky:
+    """A store that can't hold some items, and says so of the whole batch or of the item alone."""
+
+    def __init__(self, bad: set[int], *, says_which: bool) -> None:
+        self.bad, self.says_which = bad, says_which
+        self.kept: list[int] = []
+        self.writes = 0
+
+    async def write(self, items: Sequence[int]) -> Sequence[int | Exception]:
+        self.writes += 1
+        refused = {item: OverflowError(f"item {item}") for item in items if item in self.bad}
+        if refused and not self.says_which:
+            raise next(iter(refused.values()))
+        self.kept += [item for item in items if item not in refused]
+        return [refused.get(item, item * 10) for item in items]
+
+
+@settings(max_examples=50)
+@given(st.sets(st.integers(0, 19)), st.booleans())
+def test_an_item_that_cannot_be_written_fails_alone(bad: set[int], says_which: bool) -> None:
+    async def run() -> None:
+        store = Picky(bad, says_which=says_which)
+        commit = GroupCommit(store.write)
+        answers = await asyncio.gather(*map(commit.submit, range(20)), return_exceptions=True)
+        assert [str(answer) for answer in answers] == [
+            f"item {item}" if item in bad else str(item * 10) for item in range(20)
+        ]
+        assert store.kept == [item for item in range(20) if item not in bad]
+        if says_which:
+            assert store.writes == 1
+
+    asyncio.run(run())
+
+
 async def test_after_a_failure_the_next_item_is_written() -> None:
     store = Store()
     store.failing = {1}
