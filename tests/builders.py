@@ -116,6 +116,7 @@ class _Delivery:
     type: str | None = "generation.request.v1"
     timestamp: datetime | None = None
     expiration: float | None = None
+    exchange: str | None = "requests"
     routing_key: str | None = "billing-bot"
     redelivered: bool = False
     headers: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from pydantic_core import from_json, to_json
 from contracts import names
 from contracts.messages import GenerationRequest, Path
 from infra.deliveries import Delivery
+from infra.origin import misrouted
 from infra.trace_headers import trace_of
 
 #: How far ahead a deadline may lie, in seconds.
@@ -125,7 +126,9 @@ def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelo
         problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
         request_id = request_id[:MAX_REQUEST_ID_LENGTH]
     reply_to = message.reply_to or None
-    if reply_to is not None and not names.may_reply_to(automation_id, reply_to):
+    if (way := _misrouted(message, automation_id)) is not None:
+        problem, reply_to = way, None
+    elif reply_to is not None and not names.may_reply_to(automation_id, reply_to):
         problem = f"reply_to is neither direct reply-to nor a queue replies.{automation_id}[.<name>]"
         reply_to = None
     deliveries = (message.headers or {}).get(names.DELIVERY_COUNT_HEADER)
@@ -141,6 +144,19 @@ def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelo
         deliveries=deliveries if isinstance(deliveries, int) else 0,
     )
     return envelope, problem
+
+
+def _misrouted(message: Delivery, automation_id: str) -> str | None:
+    """How a delivery of the lane went round RabbitMQ's checks; whose a dead letter is, the broker says."""
+    if message.exchange == names.DEAD_EXCHANGE:
+        return None
+    return misrouted(
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        headers=message.headers,
+        expected=(names.REQUESTS_EXCHANGE, automation_id),
+        automation_id=automation_id,
+    )
 
 
 def published_at(message: Delivery, now: float) -> float:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from contracts import names
 from contracts.messages import KeyLeaseRequest
 from infra.deliveries import Delivery
+from infra.origin import misrouted
 from infra.trace_headers import trace_of
 from workers.leasing.sealing import BadPublicKeyError, read_public_key
 
@@ -95,7 +96,16 @@ def _envelope(message: Delivery, automation_id: str) -> tuple[Envelope, str | No
         problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
         request_id = request_id[:MAX_REQUEST_ID_LENGTH]
     reply_to = message.reply_to or None
-    if reply_to is None:
+    way = misrouted(
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        headers=message.headers,
+        expected=(names.REQUESTS_EXCHANGE, names.lease_queue(automation_id)),
+        automation_id=automation_id,
+    )
+    if way is not None:
+        problem, reply_to = way, None
+    elif reply_to is None:
         problem = "reply_to is missing: there is nowhere to send a key"
     elif not names.may_reply_to(automation_id, reply_to):
         problem = f"reply_to is neither direct reply-to nor a queue replies.{automation_id}[.<name>]"

@@ -9,7 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from tests.builders import make_delivery
 from workers.leasing.reading import PATIENCE_S, Invalid, Request, read
 
-DELIVERY = {"type": "key.lease.request.v1", "reply_to": "replies.billing-bot"}
+DELIVERY = {
+    "type": "key.lease.request.v1",
+    "reply_to": "replies.billing-bot",
+    "routing_key": "leases.billing-bot",
+}
 
 
 def read_body(body: bytes, **properties: Any) -> Request | Invalid:

@@ -1,0 +1,141 @@
+"""What RabbitMQ carries past its own checks, Keyway refuses: nobody spends, borrows or books as another."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import pytest
+from aio_pika import ExchangeType, Message, connect
+from aio_pika.abc import AbstractChannel, AbstractExchange
+
+from contracts import names
+from tests.builders import usage_recorded
+from tests.collector import BODY
+from tests.harness import World, eventually
+from tests.lessee import add_bot
+
+#: Publishes a message as `thief` so that it comes out of `exchange` with the routing key `key`.
+Way: TypeAlias = Callable[[AbstractChannel, str, str, str, Message], Awaitable[object]]
+OWN_KEYS = {names.REQUESTS_EXCHANGE: "{}", names.EVENTS_EXCHANGE: "heartbeat.{}"}
+
+
+def by_header(name: str) -> Way:
+    async def publish(
+        channel: AbstractChannel, thief: str, exchange: str, key: str, message: Message
+    ) -> None:
+        message.headers = {name: [key]}
+        to = await channel.get_exchange(exchange, ensure=False)
+        await to.publish(message, OWN_KEYS[exchange].format(thief))
+
+    return publish
+
+
+async def own_exchange(channel: AbstractChannel, thief: str, **arguments: Any) -> AbstractExchange:
+    name = f"replies.{thief}.{secrets.token_hex(4)}"
+    return await channel.declare_exchange(name, ExchangeType.TOPIC, arguments=arguments)
+
+
+async def by_alternate_exchange(
+    channel: AbstractChannel, thief: str, exchange: str, key: str, message: Message
+) -> None:
+    own = await own_exchange(channel, thief, **{"alternate-exchange": exchange})
+    await own.publish(message, key)
+
+
+async def by_binding(channel: AbstractChannel, thief: str, exchange: str, key: str, message: Message) -> None:
+    own = await own_exchange(channel, thief)
+    await (await channel.get_exchange(exchange, ensure=False)).bind(own, "#")
+    await own.publish(message, key)
+
+
+async def by_dead_lettering(
+    channel: AbstractChannel, thief: str, exchange: str, key: str, message: Message
+) -> None:
+    own = await own_exchange(channel, thief)
+    queue = await channel.declare_queue(
+        f"replies.{thief}.{secrets.token_hex(4)}",
+        arguments={
+            "x-dead-letter-exchange": exchange,
+            "x-dead-letter-routing-key": key,
+            "x-message-ttl": 0,
+        },
+    )
+    await queue.bind(own, "#")
+    await own.publish(message, "any")
+
+
+ways = pytest.mark.parametrize(
+    "way",
+    [by_header("CC"), by_header("BCC"), by_alternate_exchange, by_binding, by_dead_lettering],
+    ids=["CC", "BCC", "alternate exchange", "binding", "dead-lettering"],
+)
+
+
+@asynccontextmanager
+async def signed_in(world: World, bot: str) -> AsyncIterator[AbstractChannel]:
+    async with await connect(world.url_of(bot)) as connection:
+        yield await connection.channel(on_return_raises=True)
+
+
+async def why_dead(world: World, mark: str) -> str:
+    """The reason of the dead letter with this id, once it lies there."""
+    channel = await world.connection.channel()
+    queue = await channel.get_queue(names.DEAD_QUEUE)
+    reasons: list[str] = []
+
+    async def there() -> bool:
+        while (message := await queue.get(fail=False)) is not None:
+            if message.message_id == mark:
+                reasons.append(str(message.headers[names.REASON_HEADER]))
+                await message.ack()
+                return True
+        return False
+
+    await eventually(there, f"{mark} among the dead letters")
+    await channel.close()
+    return reasons[0]
+
+
+def says_how(reason: str) -> bool:
+    return "it came " in reason or "dead-lettered by a queue" in reason
+
+
+@ways
+async def test_nobody_spends_anothers_keys(shared: World, way: Way) -> None:
+    thief, other = await shared.add_automation(), await shared.add_automation()
+    await shared.add_key(other, "Primary")
+    mark = secrets.token_hex(8)
+    async with signed_in(shared, thief) as channel:
+        await way(channel, thief, names.REQUESTS_EXCHANGE, other, Message(BODY, message_id=mark))
+        assert says_how(await why_dead(shared, mark))
+    assert await shared.journal(other) == []
+
+
+@ways
+async def test_nobody_borrows_anothers_keys(leasing: World, way: Way) -> None:
+    thief, other = await leasing.add_automation(), await add_bot(leasing)
+    await leasing.add_key(other, "Primary")
+    mark = secrets.token_hex(8)
+    async with signed_in(leasing, thief) as channel:
+        message = Message(
+            b"{}", type=names.KEY_LEASE_REQUEST, message_id=mark, reply_to="amq.rabbitmq.reply-to.a.b"
+        )
+        await way(channel, thief, names.REQUESTS_EXCHANGE, names.lease_queue(other), message)
+        assert says_how(await why_dead(leasing, mark))
+    assert await leasing.mongo.leases.count_documents({"automation_id": other}) == 0
+
+
+@ways
+async def test_nobody_writes_into_anothers_books(shared: World, way: Way) -> None:
+    thief, other = await shared.add_automation(), await shared.add_automation()
+    event = usage_recorded(automation_id=other).model_dump_json().encode()
+    mark = secrets.token_hex(8)
+    async with signed_in(shared, thief) as channel:
+        message = Message(event, type=names.USAGE_RECORDED, message_id=mark)
+        key = names.event_routing_key(names.USAGE_RECORDED, other)
+        await way(channel, thief, names.EVENTS_EXCHANGE, key, message)
+        # A copy by `CC` keeps the routing key that it was published with, which does not go with the type.
+        reason = await why_dead(shared, mark)
+        assert says_how(reason) or "does not go with routing key" in reason
+    assert await shared.ledger(other) == []
