@@ -1,4 +1,4 @@
-"""A network between a client and a server that can stall: connections stay open, and no byte gets through."""
+"""A network between a client and a server that can stall, connections open, or deliver answers late."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,6 +18,8 @@ class Proxy:
         self._flows.set()
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
+        #: How long the server's bytes take to the client, in seconds.
+        self.answers_take_s = 0.0
 
     def stall(self) -> None:
         """Hold back all bytes, of connections that are there and of new ones, and their ends too."""
@@ -35,7 +37,9 @@ class Proxy:
             await self._flows.wait()
             server_reader, server_writer = await asyncio.open_connection(LOOPBACK, self._target_port)
             try:
-                await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer))
+                await asyncio.gather(
+                    self._pump(reader, server_writer), self._pump(server_reader, writer, late=True)
+                )
             finally:
                 server_writer.close()
         except (OSError, asyncio.CancelledError):
@@ -50,9 +54,13 @@ class Proxy:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool = False
+    ) -> None:
         while True:
             data = await reader.read(CHUNK)
+            if late:
+                await asyncio.sleep(self.answers_take_s)
             await self._flows.wait()
             if not data:
                 with suppress(OSError):

@@ -204,6 +204,7 @@ class BudgetKeeper:
     async def _load(self, automation_id: str, seen: _AutomationBudgets) -> None:
         # Before the read: what changes meanwhile is read again.
         seen.loaded_at = time.monotonic()
+        asked_at = self._now()
         try:
             found = await load_budgets(self._mongo, automation_id)
         except PyMongoError:
@@ -211,7 +212,7 @@ class BudgetKeeper:
             raise
         finally:
             seen.loading = None
-        seen.budgets = {budget.id: replace(budget, seen_at=self._now()) for budget in found}
+        seen.budgets = {budget.id: replace(budget, seen_at=asked_at) for budget in found}
         seen.of_keys = {}
         for budget in found:
             if budget.scope == "key":
@@ -239,6 +240,7 @@ class BudgetKeeper:
 
     async def _write_takes(self, budget: Budget, costs: Sequence[int]) -> Sequence[Taken]:
         hold = self._holds.name
+        asked_at = self._now()
         try:
             taken = await take(self._mongo, budget.id, hold, costs)
         except PyMongoError:
@@ -249,7 +251,7 @@ class BudgetKeeper:
             return [None] * len(costs)
         granted, seen = taken
         self._holds.take(hold, granted)
-        self._see(seen)
+        self._see(seen, asked_at)
         claims = [Claim(seen.id, seen.window, hold, seen.charge(cost)) for cost in costs[:granted]]
         return [*claims, *[seen] * (len(costs) - granted)]
 
@@ -266,6 +268,7 @@ class BudgetKeeper:
     async def _write_settlements(
         self, budget_id: str, hold: str, batch: Sequence[Spending]
     ) -> Sequence[None]:
+        asked_at = self._now()
         try:
             seen = await settle(self._mongo, budget_id, hold, batch)
         except PyMongoError as error:
@@ -274,15 +277,15 @@ class BudgetKeeper:
             self._holds.anew()
         else:
             if seen is not None:
-                self._see(seen)
+                self._see(seen, asked_at)
         self._holds.give(hold, len(batch))
         return [None] * len(batch)
 
-    def _see(self, budget: Budget) -> None:
+    def _see(self, budget: Budget, asked_at: float) -> None:
         seen = self._automations.get(budget.automation_id)
         if seen is not None:
             # On this process's clock, by which it is read again.
-            seen.budgets[budget.id] = replace(budget, seen_at=self._now())
+            seen.budgets[budget.id] = replace(budget, seen_at=asked_at)
             seen.changed.set()
 
     def _give_back(self, taking: "asyncio.Task[Claims | list[Budget]]") -> None:

@@ -241,8 +241,8 @@ class Attempts:
             except BaseException:
                 self._pool.release(reserved)
                 raise
-            if self._pool.now() - reserved.second > STALE_S:
-                self._pool.release(reserved)
+            if reserved.age_s(time.monotonic()) > STALE_S:
+                await self._pool.release(reserved)
                 return None
             try:
                 return await self._ask(request, key, secret, call_timeout_s, chunks)

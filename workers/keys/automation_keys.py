@@ -32,18 +32,35 @@ FRESH_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A key, reserved for one call; give it back with `KeyPool.settle`."""
+    """A key, reserved for one call; give it back with `KeyPool.settle`.
+
+    Attributes:
+        key: as it was when the call was reserved.
+        second: in which the call counts, in seconds since the epoch on MongoDB's clock.
+        tokens: that are reserved.
+        model: of the call; empty where none was named.
+        hold: under which name the call is held in the key's document.
+        since: a moment on this process's monotonic clock that is no later than the start of `second`.
+        slot: whether it holds one of the automation's own slots too.
+        claims: what it holds of budgets.
+    """
 
     key: Key
     second: int
     tokens: int
     model: str
-    #: Under which name the call is held in the key's document.
     hold: str
-    #: Whether it holds one of the automation's own slots too.
+    since: float
     slot: bool = False
-    #: What it holds of budgets.
     claims: Claims = ()
+
+    def age_s(self, monotonic: float) -> float:
+        """How long ago its second began, at most, in seconds; however late MongoDB's answer came.
+
+        Args:
+            monotonic: this process's monotonic clock now, in seconds.
+        """
+        return monotonic - self.since
 
 
 Reserved: TypeAlias = Reservation | Refusal | Later
@@ -78,7 +95,9 @@ class AutomationKeys:
         keys: as last seen, by id.
     """
 
-    def __init__(self, automation_id: str, parts: PoolParts, release: Callable[[Reservation], None]) -> None:
+    def __init__(
+        self, automation_id: str, parts: PoolParts, release: Callable[[Reservation], object]
+    ) -> None:
         self._id = automation_id
         self._parts = parts
         self._now = parts.clock.now
@@ -159,7 +178,8 @@ class AutomationKeys:
         if taken is None:
             return None
         block, tokens = taken
-        return Reservation(self.keys[block.key.id], block.second, tokens, block.model, block.hold)
+        key = self.keys[block.key.id]
+        return Reservation(key, block.second, tokens, block.model, block.hold, block.since)
 
     def _give_back(self, block: Block) -> None:
         left = Settlement(block.second, block.tokens, 0, block.model, unmade=block.calls)
@@ -256,11 +276,11 @@ class AutomationKeys:
         )
 
     async def _load(self) -> None:
-        self._loaded_at = time.monotonic()
+        asked_at = self._loaded_at = time.monotonic()
         loaded, server_time = await load_keys(self._parts.mongo, self._id)
-        await self._parts.budgets.load(self._id, older_than_s=FRESH_S)
         if server_time is not None:
-            self._parts.clock.set(server_time)
+            self._parts.clock.set(server_time, asked_at)
+        await self._parts.budgets.load(self._id, older_than_s=FRESH_S)
         self.keys = {key.id: key for key in loaded}
 
     async def _reserve_on(
@@ -285,6 +305,7 @@ class AutomationKeys:
         more = self._ahead.wanted(key, model, token_counts, self._now()) if ahead and not budgets else []
         hold = self._parts.holds.name
         reserved = None
+        asked_at = time.monotonic()
         try:
             reserved = await reserve(self._parts.mongo, key_id, hold, model, token_counts + more)
         finally:
@@ -295,18 +316,20 @@ class AutomationKeys:
             return 0
         _, key, server_time = reserved
         self._parts.holds.take(hold, granted)
-        self._parts.clock.set(server_time)
+        self._parts.clock.set(server_time, asked_at)
         self.keys[key_id] = key
+        second = key.window[-1].second if granted else 0
+        since = asked_at - max(0.0, server_time - second)
         for waiter, tokens, held in zip(waiters[:granted], token_counts, claims, strict=False):
-            reservation = Reservation(key, key.window[-1].second, tokens, model, hold, slot, held)
+            reservation = Reservation(key, second, tokens, model, hold, since, slot, held)
             if waiter.answer.done():
                 self._release(reservation)
             else:
                 waiter.answer.set_result(reservation)
         if calls := max(0, granted - len(waiters)):
             until = server_time + BLOCK_S
-            block = Block(key, hold, key.window[-1].second, model, calls, calls * more[0], until)
-            self._ahead.begin(block)
+            block = Block(key, hold, second, model, calls, calls * more[0], until, since)
+            self._ahead.begin(block, self._now())
         return granted - calls
 
     async def _wait(self, seconds: float) -> None:

@@ -32,6 +32,7 @@ class Block:
         hold: under which they are.
         second: in which they count.
         until: when it is over, in seconds since the epoch on the server's clock.
+        since: `Reservation.since` of its calls.
     """
 
     key: Key
@@ -41,6 +42,7 @@ class Block:
     calls: int
     tokens: int
     until: float
+    since: float
 
     def take(self, ask: Ask, now: float) -> int | None:
         """Hand out a call.
@@ -118,10 +120,10 @@ class Blocks:
         expected = self._demand.expected(model, now) - len(token_counts)
         return [tokens] * calls_ahead(key, model, tokens, expected, now)
 
-    def begin(self, block: Block) -> None:
+    def begin(self, block: Block, now: float) -> None:
         """Hand out a block's calls from now on, until its time is over; its model has no other."""
         self._blocks[block.model] = block
-        asyncio.get_running_loop().call_later(BLOCK_S, self.end, block)
+        asyncio.get_running_loop().call_later(block.until - now, self.end, block)
 
     def end(self, block: Block) -> None:
         """Give back what is left of a block, once."""

@@ -1,6 +1,7 @@
 """The key pool: reserves the best key of an automation for a request, and settles it afterwards."""
 
 import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -52,7 +53,8 @@ class KeyPool:
         Raises:
             PyMongoError: MongoDB is away.
         """
-        self._clock.set((await self._mongo.server_time()).timestamp())
+        asked_at = time.monotonic()
+        self._clock.set((await self._mongo.server_time()).timestamp(), asked_at)
         self._renewal = asyncio.create_task(self._renew())
 
     async def close(self) -> None:
@@ -124,10 +126,14 @@ class KeyPool:
         spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
         return asyncio.create_task(_both(spent, settled))
 
-    def release(self, reservation: Reservation) -> None:
-        """Give back a reservation whose call was not made."""
+    def release(self, reservation: Reservation) -> "asyncio.Future[None]":
+        """Give back a reservation whose call was not made.
+
+        Returns:
+            Done when it is written; await it where the next reservation may need its room.
+        """
         unmade = Settlement(reservation.second, reservation.tokens, 0, reservation.model, unmade=1)
-        self.settle(reservation, unmade)
+        return self.settle(reservation, unmade)
 
     async def lend(self, reservation: Reservation, lease: LeasedKey) -> bool:
         """Have a lease take a reservation over, so that it counts whether this worker lives or not.

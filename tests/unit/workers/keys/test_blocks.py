@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.builders import NOW, make_key
-from workers.keys import blocks
 from workers.keys.blocks import BLOCK_S, MOST, PART, Block, Blocks, Demand, calls_ahead
 from workers.keys.key import Key, Limits, WindowEntry
 from workers.keys.limits import CIRCUIT_FAILURES
@@ -19,7 +18,7 @@ KEY = make_key()
 
 
 def block(**changes: Any) -> Block:
-    return replace(Block(KEY, "worker-1", int(NOW), MODEL, 3, 300, NOW + BLOCK_S), **changes)
+    return replace(Block(KEY, "worker-1", int(NOW), MODEL, 3, 300, NOW + BLOCK_S, 0.0), **changes)
 
 
 def ask(tokens: int = 100, **changes: Any) -> Ask:
@@ -100,7 +99,7 @@ async def test_a_block_ends_with_its_key(key: Key) -> None:
     given_back: list[Block] = []
     some = Blocks(given_back.append)
     begun = block()
-    some.begin(begun)
+    some.begin(begun, NOW)
     assert some.take(ask(), {key.id: key}, NOW) is None
     assert some.take(ask(), {key.id: KEY}, NOW) is None
     assert given_back == [begun]
@@ -109,18 +108,17 @@ async def test_a_block_ends_with_its_key(key: Key) -> None:
 async def test_a_block_ends_where_its_key_is_gone_or_its_time_is_over() -> None:
     given_back: list[Block] = []
     some = Blocks(given_back.append)
-    some.begin(block())
+    some.begin(block(), NOW)
     assert some.take(ask(), {}, NOW) is None
-    some.begin(block())
+    some.begin(block(), NOW)
     assert some.take(ask(), {KEY.id: KEY}, NOW + BLOCK_S) is None
     assert len(given_back) == 2
 
 
-async def test_what_is_left_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_S", 0.01)
+async def test_what_is_left_is_given_back_once() -> None:
     given_back: asyncio.Queue[Block] = asyncio.Queue()
     some = Blocks(given_back.put_nowait)
-    some.begin(block())
+    some.begin(block(), NOW + BLOCK_S - 0.01)
     assert some.take(ask(), {KEY.id: KEY}, NOW) is not None
     assert some.calls == 2
     left = await asyncio.wait_for(given_back.get(), 10)
@@ -130,10 +128,18 @@ async def test_what_is_left_is_given_back_once(monkeypatch: pytest.MonkeyPatch) 
     assert (given_back.qsize(), some.calls) == (0, 0)
 
 
+async def test_a_block_whose_answer_came_after_its_time_is_given_back_at_once() -> None:
+    given_back: asyncio.Queue[Block] = asyncio.Queue()
+    some = Blocks(given_back.put_nowait)
+    some.begin(block(), NOW + 5)
+    assert some.take(ask(), {KEY.id: KEY}, NOW + 5) is None
+    assert (await asyncio.wait_for(given_back.get(), 10)).calls == 3
+
+
 async def test_tokens_that_the_last_call_leaves_are_given_back() -> None:
     given_back: list[Block] = []
     some = Blocks(given_back.append)
-    some.begin(block(calls=1))
+    some.begin(block(calls=1), NOW)
     assert some.take(ask(), {KEY.id: KEY}, NOW) is not None
     assert [(left.calls, left.tokens) for left in given_back] == [(0, 200)]
 
@@ -145,7 +151,7 @@ async def test_nothing_is_reserved_ahead_while_some_is_left_or_only_what_is_aske
     for _ in range(4):
         some.note(ask(), NOW)
     assert some.wanted(KEY, MODEL, [100, 51], NOW) == [76] * 3
-    some.begin(block())
+    some.begin(block(), NOW)
     assert some.wanted(KEY, MODEL, [100], NOW) == []
     assert some.wanted(KEY, "other", [100], NOW) == []
     some.end_all()
