@@ -5,8 +5,7 @@ milliseconds for more, so that a busy process pays a small part of a write for e
 (`commit_delay`, only with `commit_siblings`). The idea is as old (DeWitt et al., "Implementation Techniques
 for Main Memory Database Systems", 1984).
 
-An item that can't be written harms no other: `write` may answer it with an error of its own, and where
-`write` raises what does not pass by itself, the batch is split until the item stands alone.
+An item that can't be written harms no other: `infra.isolated_writes`.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from contextlib import suppress
 from typing import Generic, TypeAlias, TypeVar
 
 from infra.background_tasks import BackgroundTasks
-from infra.mongo_errors import may_pass
+from infra.isolated_writes import write_isolated
 
 #: A write waits for more when the one before had so many items.
 BUSY = 4
@@ -76,10 +75,8 @@ class GroupCommit(Generic[Item, Answer]):
         """Take the write.
 
         Args:
-            write: writes the items together, and returns an answer for each, in their order; an error as
-                the answer is raised to the one who waits for it. Where it raises an error that does not pass
-                (`infra.mongo_errors.may_pass`), it is called again with parts of the batch: so that must be
-                safe for items that were written before it raised.
+            write: writes items together (`infra.isolated_writes` says how); an error as an item's answer is
+                raised to the one who waits for it.
             max_batch: the most items that it is given at a time.
             enough: how many a busy write waits for.
             gather_s: and how long, in seconds.
@@ -141,20 +138,11 @@ class GroupCommit(Generic[Item, Answer]):
 
     async def _write_batch(self, batch: list[Waiting[Item, Answer]]) -> None:
         try:
-            answers = await self._write([item for item, _ in batch])
+            answers = await write_isolated(self._write, [item for item, _ in batch])
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001  # each waiter gets it
-            if len(batch) > 1 and not may_pass(error):
-                half = len(batch) // 2
-                await self._write_batch(batch[:half])
-                await self._write_batch(batch[half:])
-                return
-            answers = [error] * len(batch)
-        if len(answers) != len(batch):
-            answers = [ValueError(f"{len(answers)} answers to {len(batch)} items")] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

@@ -4,9 +4,11 @@ The pattern is Richardson's "Transactional outbox"; an event may be published tw
 """
 
 import secrets
+import struct
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+import structlog
 from pydantic import BaseModel
 
 from contracts import names
@@ -15,6 +17,10 @@ from infra.mongo import Document, Mongo
 
 #: Events that are read and published at a time.
 PAGE = 200
+#: How the AMQP library says that an event can't be put into a frame, today or ever.
+UNSENDABLE = (ValueError, TypeError, OverflowError, struct.error)
+
+log = structlog.get_logger()
 
 
 def outgoing(message_type: str, automation_id: str, event: BaseModel) -> Document:
@@ -42,7 +48,7 @@ async def announce(mongo: Mongo, automation_id: str, what: str, actor: str) -> N
 
 
 async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[None]]) -> int:
-    """Publish what waits in the outbox, oldest first, and forget what is confirmed.
+    """Publish what waits in the outbox, oldest first, and forget what is confirmed or can never be sent.
 
     Args:
         mongo: where it is.
@@ -54,7 +60,10 @@ async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[N
     published = 0
     while page := [event async for event in mongo.outbox.find().sort("at", 1).limit(PAGE)]:
         for event in page:
-            await publish(event)
+            try:
+                await publish(event)
+            except UNSENDABLE as error:
+                log.error("event_unsendable", type=event["type"], error=type(error).__name__)  # noqa: TRY400
             await mongo.outbox.delete_one({"_id": event["_id"]})
             published += 1
     return published

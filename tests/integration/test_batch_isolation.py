@@ -3,24 +3,43 @@
 import asyncio
 import base64
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
 from pymongo.write_concern import WriteConcern
 
+from contracts import names
+from contracts.messages import ConfigChanged, Heartbeat
 from infra.mongo import BulkWriteError, Document, Mongo, connect
 from infra.mongo_errors import may_pass
+from infra.outbox import outgoing, publish_outbox
 from infra.vault import Vault
+from tests.builders import NOON, key_document, usage_recorded
+from workers.accounting.booking import Booking
+from workers.accounting.heartbeats import Heartbeats
+from workers.accounting.leases import Refused
+from workers.accounting.ledger import Ledger
+from workers.budgets.keeper import BudgetKeeper
+from workers.budgets.reservations import Claim as BudgetClaim
 from workers.generation.journal import Call, Claim, Done, Journal, Record
+from workers.keys.health import Sample
+from workers.keys.holds import Holds
+from workers.keys.reservations import load_keys, renew_holds, reserve
+from workers.keys.settlements import Settlement
+from workers.keys.settler import Settled, Settler
 
 #: One more than 64 bits hold.
 TOO_LARGE = 2**63
 #: What no number of writers of a batch may take: everything that is tried for ever ends in this error.
 PATIENCE_S = 60
 CALL = Call(1, "key-1", "Primary", 10, 5)
+WORKER = "worker-1"
+MODEL = "gpt-4o-mini"
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +149,155 @@ async def test_what_is_written_without_its_write_concern_is_not_taken_for_kept(
     assert may_pass(raised.value)
     if step == "record":
         assert await journal.record(Record(claim, "succeeded", b"{}", []))
+
+
+@pytest.mark.parametrize("kind", ["plain", "alone"])
+async def test_a_settlement_that_mongodb_refuses_gives_back_its_reservation_and_harms_no_other(
+    mongo: Mongo, kind: str
+) -> None:
+    keys = []
+    for _ in range(2):
+        name = secrets.token_hex(4)
+        keys.append(
+            key_document(_id=f"key-{name}", automation_id=f"bot-{name}", fingerprint=f"fingerprint-{name}")
+        )
+    await mongo.keys.insert_many(keys)
+    views = []
+    for key in keys:
+        reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [10] * 5)
+        assert reserved is not None
+        views.append(reserved[1])
+    holds = Holds(WORKER, partial(renew_holds, mongo))
+    holds.take(WORKER, 10)
+    settler = Settler(mongo, holds, view=lambda key: key, learn=lambda _: None, now=time.time)
+    # A failure is settled by itself, what is plain for many keys at once.
+    sample = Sample(ok=True, latency_ms=5) if kind == "plain" else Sample(ok=False)
+    used = [[7, 7, TOO_LARGE, 7, 7], [7] * 5]
+    written = [
+        settler.submit(
+            Settled(view, WORKER, Settlement(view.window[-1].second, 10, tokens, MODEL, sample=sample))
+        )
+        for view, all_tokens in zip(views, used, strict=True)
+        for tokens in all_tokens
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*written)
+        await settler.drain()
+    assert holds.calls == 0
+    after = [(await load_keys(mongo, key["automation_id"]))[0][0] for key in keys]
+    # Of the refused one, what was reserved stands for what was used.
+    assert [key.day_tokens for key in after] == [4 * 7 + 10, 5 * 7]
+    assert [(key.held_calls, key.held_tokens) for key in after] == [(0, 0), (0, 0)]
+
+
+async def test_a_spending_that_mongodb_refuses_fails_alone_and_holds_no_budget_for_ever(mongo: Mongo) -> None:
+    bot = f"bot-{secrets.token_hex(4)}"
+    budget: Document = {
+        "_id": f"automation/day/{bot}/{bot}",
+        "scope": "automation",
+        "automation_id": bot,
+        "subject": bot,
+        "label": bot,
+        "window": "day",
+        "limit_nanousd": 10**12,
+        "soft_percent": 80,
+        "hard": True,
+        "period": "",
+        "spent_nanousd": 0,
+        "held": [],
+    }
+    await mongo.budgets.insert_one(budget)
+    keeper = BudgetKeeper(mongo, WORKER, time.time)
+    claims = [BudgetClaim(budget["_id"], "day", WORKER, 0) for _ in range(5)]
+    costs = [1, 2, TOO_LARGE, 4, 5]
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(
+            *(keeper.settle([claim], cost, time.time()) for claim, cost in zip(claims, costs, strict=True))
+        )
+        await keeper.close()
+    stored = await mongo.budgets.find_one({"_id": budget["_id"]})
+    assert stored is not None
+    assert stored["spent_nanousd"] == 12
+
+
+async def test_rows_that_mongodb_refuses_are_refused_alone_and_the_ledger_goes_on(mongo: Mongo) -> None:
+    bot = f"bot-{secrets.token_hex(4)}"
+    named = partial(usage_recorded, automation_id=bot, key_id=f"key-{bot}", cost_nanousd=1)
+    events = [named(event_id=f"r-{n}:1", request_id=f"r-{n}") for n in range(20)]
+    most = 2**63 - 1
+    # The driver can't encode the first; of the others the server can't add up the totals.
+    events[3] = named(event_id="large:1", total_tokens=TOO_LARGE)
+    events[8] = named(event_id="sum-1:1", total_tokens=most, key_id="other-1")
+    events[13] = named(event_id="sum-2:1", total_tokens=most, key_id="other-2")
+    booking = Booking(cast("Any", None), Ledger(mongo), cast("Any", None), cast("Any", None))
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await booking._apply(events)
+    refused = [n for n, answer in enumerate(answers) if isinstance(answer, Refused)]
+    assert 3 in refused
+    # The automation's own total overflows by the first of the large ones or by the second.
+    assert {8, 13} & set(refused)
+    assert set(refused) <= {3, 8, 13} | set(range(9, 20))
+    rows = {row["_id"] async for row in mongo.usage.find({"automation_id": bot})}
+    assert rows == {f"{bot}/{events[n].event_id}" for n in range(20) if n not in refused}
+
+
+async def test_a_heartbeat_that_mongodb_refuses_is_dropped_alone(mongo: Mongo) -> None:
+    bot = f"bot-{secrets.token_hex(4)}"
+    heartbeats = Heartbeats(mongo)
+    for number in range(5):
+        host = "\ud800" if number == 2 else f"h{number}"
+        heartbeats.note(bot, Heartbeat.model_construct(version="1", host=host, started_at=NOON, in_flight=0))
+    async with asyncio.timeout(PATIENCE_S):
+        await heartbeats.write()
+    hosts = {one["host"] async for one in mongo.heartbeats.find({"automation_id": bot})}
+    assert hosts == {"h0", "h1", "h3", "h4"}
+
+
+async def test_an_event_that_can_never_be_sent_holds_up_none_behind_it(mongo: Mongo) -> None:
+    for number in range(3):
+        event = ConfigChanged(automation_id=f"bot-{number}", what="x", actor="cli", occurred_at=NOON)
+        await mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, f"bot-{number}", event))
+    sent = []
+
+    async def publish(event: Document) -> None:
+        if event["routing_key"].endswith("bot-1"):
+            raise ValueError("longer than 255 bytes")
+        sent.append(event["routing_key"][-1])
+
+    await publish_outbox(mongo, publish)
+    assert sent == ["0", "2"]
+    assert await mongo.outbox.count_documents({}) == 0
+
+
+async def test_a_lease_whose_charge_mongodb_refuses_is_closed_and_the_others_are_charged(
+    mongo: Mongo,
+) -> None:
+    bot = f"bot-{secrets.token_hex(4)}"
+    leases = [
+        {
+            "_id": f"lease-{bot}-{n}",
+            "automation_id": bot,
+            "key_id": f"key-{bot}",
+            "key_alias": "Primary",
+            # More than 64 bits hold, once it is priced.
+            "tokens": 2**63 - 1 if n == 1 else 100,
+            "model": "gpt-4o",
+            "status": "open",
+            "granted_at": NOON,
+            "expires_at": NOON,
+            "reports": 0,
+            "reported_tokens": 0,
+        }
+        for n in range(3)
+    ]
+    await mongo.leases.insert_many(leases)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await Ledger(mongo).charge_unreported() == 2
+        assert await Ledger(mongo).charge_unreported() == 0
+    found = {lease["_id"][-1]: lease async for lease in mongo.leases.find({"automation_id": bot})}
+    assert {number: lease["status"] for number, lease in found.items()} == {
+        "0": "charged",
+        "1": "closed",
+        "2": "charged",
+    }
+    assert "OverflowError" in found["1"]["problem"]

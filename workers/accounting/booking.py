@@ -5,15 +5,19 @@ Nothing is acknowledged before it is in the ledger, or confirmed by the queue of
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 from aio_pika import IncomingMessage
 from aio_pika.abc import AbstractExchange
 
 from contracts.messages import UsageRecorded
+from contracts.retrying import retrying
+from infra.background_tasks import BackgroundTasks
 from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
 from infra.dead_letters import dead_letter
 from infra.deliveries import finish
+from infra.isolated_writes import write_isolated
 from infra.trace_headers import trace_ids
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.intake import Delivery, Intake
@@ -45,6 +49,7 @@ class Booking:
         self._heartbeats = heartbeats
         self._dead = dead
         self._metrics = metrics
+        self._tasks = BackgroundTasks("booking")
         self._refusing: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -55,7 +60,7 @@ class Booking:
             AMQPError: RabbitMQ refuses.
         """
         await self._intake.start()
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = self._tasks.keep("book", self._keep)
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, and give what was taken so long to be booked; the rest comes again.
@@ -69,13 +74,13 @@ class Booking:
 
     async def _keep(self) -> None:
         while batch := await self._intake.take():
-            while True:
-                try:
-                    await self._book(batch)
-                    break
-                except Exception:
-                    log.exception("batch_not_booked", deliveries=len(batch), retry_in_s=RETRY_S)
-                    await asyncio.sleep(RETRY_S)
+            await retrying(
+                partial(self._book, batch),
+                passes=(Exception,),
+                pause_s=RETRY_S,
+                longest_pause_s=RETRY_S,
+                note=partial(_note_unbooked, len(batch)),
+            )
 
     async def _book(self, batch: Sequence[Delivery]) -> None:
         entries = [
@@ -110,19 +115,12 @@ class Booking:
         """Write entries into the ledger; one that can't be written is refused alone."""
         if not entries:
             return ()
-        try:
-            return await self._ledger.apply(entries)
-        except Exception as error:
-            if len(entries) == 1:
-                log.exception("event_not_booked", error=type(error).__name__)
-                return [Refused(f"it can't be stored: {type(error).__name__}")]
-            half = len(entries) // 2
-            return [*await self._apply(entries[:half]), *await self._apply(entries[half:])]
+        return [_applied(answer) for answer in await write_isolated(self._ledger.apply, entries)]
 
     def _refuse(self, delivery: Delivery, reason: str) -> None:
-        task = asyncio.create_task(self._dead_letter(delivery, reason))
-        self._refusing.add(task)
-        task.add_done_callback(self._refusing.discard)
+        refusing = self._tasks.start("refuse", self._dead_letter(delivery, reason))
+        self._refusing.add(refusing)
+        refusing.add_done_callback(self._refusing.discard)
 
     async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Have the queue of dead letters confirm a delivery, unless it comes again."""
@@ -148,3 +146,15 @@ class Booking:
         if self._metrics is not None:
             self._metrics.refused(original.type)
         await self._intake.settle([delivery])
+
+
+def _applied(answer: Applied | Exception) -> Applied:
+    """What became of an entry; one that can't be written is refused alone."""
+    if not isinstance(answer, Exception):
+        return answer
+    log.error("event_not_booked", exc_info=answer)
+    return Refused(f"it can't be stored: {type(answer).__name__}")
+
+
+def _note_unbooked(deliveries: int, error: Exception) -> None:
+    log.error("batch_not_booked", deliveries=deliveries, retry_in_s=RETRY_S, exc_info=error)

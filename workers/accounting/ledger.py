@@ -7,7 +7,6 @@ found there and adds nothing.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +15,10 @@ from typing import TypeAlias
 import structlog
 
 from contracts.messages import Outcome, UsageRecorded
-from infra.mongo import Document, Mongo, PyMongoError, Session, UpdateOne
+from contracts.retrying import retrying
+from infra.isolated_writes import write_isolated
+from infra.mongo import Document, Mongo, Session, UpdateOne
+from infra.mongo_errors import may_pass
 from infra.totals import total_id
 from workers.accounting.budgets import count_spending, note_spending
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
@@ -88,27 +90,52 @@ class Ledger:
 
         Returns:
             For each entry whether it was not in the ledger before this batch, or why it is not booked.
+
+        Raises:
+            Exception: MongoDB refuses the batch for good; nothing of it was applied, or a half.
         """
-        while True:
-            try:
-                now = await self._mongo.server_time()
-                batch = await self._mongo.transaction(partial(self._apply, entries, now))
-                break
-            except PyMongoError as error:
-                log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
-                if len(entries) > SMALL_BATCH:
-                    half = len(entries) // 2
-                    return [*await self.apply(entries[:half]), *await self.apply(entries[half:])]
+        is_large = len(entries) > SMALL_BATCH
+
+        def note(error: Exception) -> None:
+            log.warning("ledger_delayed", events=len(entries), error=type(error).__name__)
+
+        try:
+            batch, now = await retrying(
+                partial(self._write, entries),
+                passes=lambda error: may_pass(error) and not is_large,
+                pause_s=RETRY_S,
+                longest_pause_s=RETRY_S,
+                note=note,
+            )
+        except Exception as error:
+            if not may_pass(error) or not is_large:
+                raise
+            note(error)
+            await asyncio.sleep(RETRY_S)
+            half = len(entries) // 2
+            return [*await self.apply(entries[:half]), *await self.apply(entries[half:])]
         if self._metrics is not None:
             self._metrics.booked(batch.placed.added, len(batch.placed.replaced), now)
-        with suppress(PyMongoError):  # the key's next event makes it good, and a lease lapses
-            await count_spending(self._mongo, batch.placed.added, now)
-            await self._end_leases(batch)
-            await self._check_doubtful(batch)
-            await self._correct_pools(batch.placed.added, now)
+        await self._follow(batch, now)
         answers = iter(batch.placed.is_new)
         return [event if isinstance(event, Refused) else next(answers) for event in batch.events]
+
+    async def _write(self, entries: Sequence[Entry]) -> tuple[_Batch, datetime]:
+        now = await self._mongo.server_time()
+        return await self._mongo.transaction(partial(self._apply, entries, now)), now
+
+    async def _follow(self, batch: _Batch, now: datetime) -> None:
+        """Do what follows from a batch outside of its transaction; none of it keeps the others from it."""
+        for step in (
+            partial(count_spending, self._mongo, batch.placed.added, now),
+            partial(self._end_leases, batch),
+            partial(self._check_doubtful, batch),
+            partial(self._correct_pools, batch.placed.added, now),
+        ):
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001  # the key's next event makes it good, and a lease lapses
+                log.warning("correction_left_out", step=step.func.__name__, error=type(error).__name__)
 
     async def renew_exhausted(self) -> int:
         """Bring back keys whose `exhausted` is over, on MongoDB's clock.
@@ -147,9 +174,26 @@ class Ledger:
         entries = [Unreported(lease["_id"]) async for lease in found]
         if not entries:
             return 0
-        charged = sum(answer is True for answer in await self.apply(entries))
+        answers = await write_isolated(self.apply, entries)
+        for entry, answer in zip(entries, answers, strict=True):
+            if isinstance(answer, Exception):
+                await self._close_uncharged(entry, answer)
+        charged = sum(answer is True for answer in answers)
         log.info("leases_charged", leases=charged)
         return charged
+
+    async def _close_uncharged(self, entry: Unreported, error: Exception) -> None:
+        """End a lease whose charge can't be written, so that it is not tried again and again.
+
+        Raises:
+            Exception: the error may pass.
+        """
+        if may_pass(error):
+            raise error
+        log.error("lease_not_charged", lease_id=entry.lease_id, error=type(error).__name__)
+        problem = f"its charge can't be stored: {type(error).__name__}"
+        closed = [{"$set": {"status": "closed", "problem": problem, "forget_at": "$expires_at"}}]
+        await self._mongo.leases.update_one({"_id": entry.lease_id}, closed)
 
     async def _apply(self, entries: Sequence[Entry], now: datetime, session: Session) -> _Batch:
         leases = await self._leases(entries, session)

@@ -18,6 +18,8 @@ from infra.totals import total_id
 from workers.budgets.budget import SPENT_PERCENT, Budget, days_of, period_at
 from workers.budgets.reservations import normalise
 
+#: The most that 64 bits hold, and so far more than any limit.
+MOST_STORED = 2**63 - 1
 #: A budget and the period that is meant.
 Place: TypeAlias = tuple[Budget, str]
 #: What is spent in nano-USD, by budget and period.
@@ -131,8 +133,8 @@ async def raise_to_books(mongo: Mongo, places: Sequence[Place], now: datetime) -
     """
     current = [(b, period) for b, period in places if period == period_at(b.window, now.timestamp())]
     for (identity, period), spent in (await spent_by_books(mongo, current)).items():
-        is_less = {"$or": [{"period": {"$ne": period}}, {"spent_nanousd": {"$lt": spent}}]}
-        raised = {"$max": ["$spent_nanousd", spent]}
+        is_less = {"$or": [{"period": {"$ne": period}}, {"spent_nanousd": {"$lt": min(spent, MOST_STORED)}}]}
+        raised = {"$max": ["$spent_nanousd", min(spent, MOST_STORED)]}
         stages: list[Document] = [
             normalise(),
             {"$set": {"spent_nanousd": {"$cond": [{"$eq": ["$period", period]}, raised, "$spent_nanousd"]}}},
@@ -149,5 +151,5 @@ async def set_to_books(mongo: Mongo, budgets: Sequence[Budget], now: datetime) -
     places = [(budget, period_at(budget.window, now.timestamp())) for budget in budgets]
     for (identity, period), spent in (await spent_by_books(mongo, places)).items():
         await mongo.budgets.update_one(
-            {"_id": identity, "period": period}, {"$set": {"spent_nanousd": spent}}
+            {"_id": identity, "period": period}, {"$set": {"spent_nanousd": min(spent, MOST_STORED)}}
         )

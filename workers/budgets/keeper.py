@@ -15,7 +15,9 @@ from typing import TypeAlias
 import structlog
 
 from infra.group_commit import GroupCommit
+from infra.isolated_writes import write_isolated
 from infra.mongo import Mongo, PyMongoError
+from infra.mongo_errors import may_pass
 from workers.budgets.budget import HELD_FRESH_S, WINDOWS, Budget, Scope, budget_id
 from workers.budgets.reservations import (
     Claim,
@@ -73,7 +75,7 @@ class BudgetKeeper:
         self._holds = Holds(worker_id, partial(renew_budget_holds, mongo))
         self._automations: dict[str, _AutomationBudgets] = {}
         self._takes: dict[str, GroupCommit[int, Taken]] = {}
-        self._settlements: dict[tuple[str, str], GroupCommit[Spending, None]] = {}
+        self._settlements: dict[str, GroupCommit[Spending, None]] = {}
 
     async def close(self) -> None:
         """Settle what is to be settled."""
@@ -243,8 +245,9 @@ class BudgetKeeper:
         asked_at = self._now()
         try:
             taken = await take(self._mongo, budget.id, hold, costs)
-        except PyMongoError:
-            self._holds.anew()
+        except PyMongoError as error:
+            if may_pass(error):
+                self._holds.anew()
             raise
         if taken is None:
             self._automations[budget.automation_id].budgets.pop(budget.id, None)
@@ -258,27 +261,39 @@ class BudgetKeeper:
     def _settle(self, claims: Sequence[Claim], cost: int, at: float) -> "list[asyncio.Future[None]]":
         written = []
         for claim in claims:
-            place = claim.budget_id, claim.hold
-            commit = self._settlements.get(place)
+            commit = self._settlements.get(claim.budget_id)
             if commit is None:
-                commit = self._settlements[place] = GroupCommit(partial(self._write_settlements, *place))
+                commit = GroupCommit(partial(self._write_settlements, claim.budget_id))
+                self._settlements[claim.budget_id] = commit
             written.append(commit.submit(Spending(claim, cost, at)))
         return written
 
-    async def _write_settlements(
-        self, budget_id: str, hold: str, batch: Sequence[Spending]
-    ) -> Sequence[None]:
+    async def _write_settlements(self, budget_id: str, batch: Sequence[Spending]) -> Sequence[None]:
+        by_hold: dict[str, list[Spending]] = {}
+        for spending in batch:
+            by_hold.setdefault(spending.claim.hold, []).append(spending)
+        for hold, spent in by_hold.items():
+            for answer in await write_isolated(partial(self._write_spent, budget_id, hold), spent):
+                if isinstance(answer, Exception):
+                    # What is held lapses; accounting counts what was spent, as far as it can be counted.
+                    log.error("spending_refused", budget=budget_id, error=type(answer).__name__)
+                    self._holds.anew()
+            self._holds.give(hold, len(spent))
+        return [None] * len(batch)
+
+    async def _write_spent(self, budget_id: str, hold: str, batch: Sequence[Spending]) -> Sequence[None]:
         asked_at = self._now()
         try:
             seen = await settle(self._mongo, budget_id, hold, batch)
         except PyMongoError as error:
+            if not may_pass(error):
+                raise
             # Nobody knows whether it was written: what is held lapses, and accounting counts what was spent.
             log.warning("spending_not_settled", budget=budget_id, error=type(error).__name__)
             self._holds.anew()
         else:
             if seen is not None:
                 self._see(seen, asked_at)
-        self._holds.give(hold, len(batch))
         return [None] * len(batch)
 
     def _see(self, budget: Budget, asked_at: float) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from contracts.messages import Outcome
-from infra.mongo import BulkWriteError, Document, Mongo, ReturnDocument, UpdateOne
+from infra.bulk_writes import write_all
+from infra.mongo import Document, Mongo, ReturnDocument, UpdateOne
 from workers.keys.expressions import FAILURES, counted_of_model, fade, held_plus, normalise, of_model, plus_ms
 from workers.keys.health import CIRCUIT_OPEN_MAX_S, CIRCUIT_OPEN_S, Sample, smooth, trailing_failures
 from workers.keys.key import Key, WindowEntry
@@ -45,6 +47,11 @@ class Settlement:
     rate_limits: RateLimits | None = None
     cost_nanousd: int = 0
     unmade: int | None = None
+
+    @property
+    def bare(self) -> Self:
+        """The same with nothing but what the reservation has written: what was used is not known."""
+        return type(self)(self.second, self.reserved, self.reserved, self.model, unmade=self.unmade)
 
     @property
     def calls(self) -> int:
@@ -250,17 +257,14 @@ async def settle_plain(
         Those that MongoDB refused, which have changed nothing.
 
     Raises:
-        PyMongoError: MongoDB is away or refused all.
+        PyMongoError: MongoDB is away, or nobody knows what is kept.
+        Exception: one of them can't be encoded; none was written.
     """
     places = list(batches)
     updates = [
         UpdateOne({"_id": key_id}, settle_pipeline(hold, batches[key_id, hold])) for key_id, hold in places
     ]
-    try:
-        await mongo.keys_fast.bulk_write(updates, ordered=False)
-    except BulkWriteError as error:
-        return {places[failed["index"]] for failed in error.details["writeErrors"]}
-    return set()
+    return {places[index] for index in await write_all(mongo.keys_fast, updates)}
 
 
 def settled_view(key: Key, batch: Sequence[Settlement], now: float) -> Key:

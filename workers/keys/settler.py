@@ -8,8 +8,12 @@ from typing import TypeAlias
 
 import structlog
 
+from contracts.retrying import retrying
+from infra.background_tasks import BackgroundTasks
 from infra.group_commit import GroupCommit
-from infra.mongo import Mongo, PyMongoError
+from infra.isolated_writes import write_isolated
+from infra.mongo import Mongo
+from infra.mongo_errors import may_pass
 from workers.keys.holds import Holds
 from workers.keys.key import Key
 from workers.keys.limits import CIRCUIT_FAILURES, UNLIMITED, in_flight_limit
@@ -72,7 +76,8 @@ class Settler:
 
     What is plain is written for all keys with one command, and views of the keys follow by calculation; what
     changes how a key is used is written by itself, and the key read with it. A key whose write fails is tried
-    again by itself, and keeps none from theirs.
+    again by itself, and keeps none from theirs. A settlement that MongoDB refuses for good gives back what
+    was reserved, as if nobody knew what was used.
 
     Args:
         mongo: where the keys are.
@@ -97,7 +102,7 @@ class Settler:
         self._learn = learn
         self._now = now
         self._commit: GroupCommit[Settled, None] = GroupCommit(self._write, patience_s=PATIENCE_S)
-        self._alone: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("settler")
 
     def submit(self, settled: Settled) -> "asyncio.Future[None]":
         """Have a settlement written, soon where nobody waits for it; done when it is."""
@@ -108,16 +113,16 @@ class Settler:
     async def drain(self) -> None:
         """Wait until all is written."""
         await self._commit.drain()
-        await asyncio.gather(*self._alone)
+        await self._tasks.drain()
 
     async def give_slots(self, automation_id: str, hold: str, count: int) -> None:
         """Give back slots of an automation's own cap."""
-        while True:
-            try:
-                return await give_slots(self._mongo, automation_id, hold, count)
-            except PyMongoError as error:
-                log.warning("slots_delayed", automation_id=automation_id, error=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
+
+        def note(error: Exception) -> None:
+            log.warning("slots_delayed", automation_id=automation_id, error=type(error).__name__)
+
+        give = partial(give_slots, self._mongo, automation_id, hold, count)
+        await retrying(give, passes=may_pass, pause_s=RETRY_S, longest_pause_s=RETRY_S, note=note)
 
     async def _write(self, batch: Sequence[Settled]) -> Sequence[None]:
         groups: dict[Place, _Group] = {}
@@ -130,7 +135,7 @@ class Settler:
             try:
                 batches = {place: group.settlements for place, group in plain.items()}
                 refused = await settle_plain(self._mongo, batches)
-            except PyMongoError:
+            except Exception:  # noqa: BLE001  # each is tried again by itself
                 refused = set(plain)
             for place, group in plain.items():
                 if place in refused:
@@ -155,26 +160,50 @@ class Settler:
         )
 
     def _start_alone(self, group: _Group) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._write_alone(group))
-        self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
+        task = self._tasks.start("write a key", self._write_alone(group))
         task.add_done_callback(partial(_fail, group.settled))
         return task
 
     async def _write_alone(self, group: _Group) -> None:
+        """Write what is of one key and hold, however long MongoDB is away."""
         key = group.key
-        while True:
-            try:
-                written = await settle(self._mongo, key.id, group.hold, group.settlements)
-                break
-            except PyMongoError as error:
-                # What is not settled stays counted: too careful, never too free; so it is tried again.
-                calls, name = len(group.settled), type(error).__name__
-                log.warning("settlement_delayed", key_id=key.id, calls=calls, error=name)
-                await asyncio.sleep(RETRY_S)
+        views = await write_isolated(partial(self._settle, key.id, group.hold), group.settlements)
+        for index, view in enumerate(views):
+            if isinstance(view, Exception):
+                views[index] = await self._settle_bare(group, group.settlements[index], view)
         if slots := sum(settled.slot for settled in group.settled):
             await self.give_slots(key.automation_id, group.hold, slots)
-        self._end(group, written)
+        last = views[-1]
+        self._end(group, None if isinstance(last, Exception) else last)
+
+    async def _settle(
+        self, key_id: str, hold: str, settlements: Sequence[Settlement]
+    ) -> Sequence[Key | None]:
+        def note(error: Exception) -> None:
+            # What is not settled stays counted: too careful, never too free; so it is tried again.
+            name = type(error).__name__
+            log.warning("settlement_delayed", key_id=key_id, calls=len(settlements), error=name)
+
+        write = partial(settle, self._mongo, key_id, hold, settlements)
+        view = await retrying(write, passes=may_pass, pause_s=RETRY_S, longest_pause_s=RETRY_S, note=note)
+        return [view] * len(settlements)
+
+    async def _settle_bare(self, group: _Group, refused: Settlement, error: Exception) -> Key | None:
+        """Give back what was reserved for a call whose settlement MongoDB refuses for good.
+
+        Raises:
+            Exception: the error may pass: this process is stopping.
+        """
+        if may_pass(error):
+            raise error
+        log.error("settlement_refused", key_id=group.key.id, error=type(error).__name__)
+        settling = partial(self._settle, group.key.id, group.hold)
+        (view,) = await write_isolated(settling, [refused.bare])
+        if isinstance(view, Exception):
+            # What it holds lapses with the name.
+            self._holds.anew()
+            return None
+        return view
 
     def _end(self, group: _Group, view: Key | None) -> None:
         self._holds.give(group.hold, sum(settlement.calls for settlement in group.settlements))

@@ -1,11 +1,21 @@
 """What is kept of a heartbeat."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, cast
 
 import pytest
 
 from contracts.messages import Heartbeat
-from workers.accounting.heartbeats import EARLIEST, LATEST, MAX_IN_FLIGHT, MAX_TEXT, seen_process
+from workers.accounting.heartbeats import (
+    EARLIEST,
+    KNOWN_S,
+    LATEST,
+    MAX_IN_FLIGHT,
+    MAX_TEXT,
+    MOST_PROCESSES,
+    Heartbeats,
+    seen_process,
+)
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -38,3 +48,24 @@ def test_what_mongodb_could_not_store_is_brought_within_bounds() -> None:
     assert kept["in_flight"] == MAX_IN_FLIGHT
     assert seen_process("bot", beat(started_at="0001-01-01T00:00:00+14:00"))["started_at"] == EARLIEST
     assert seen_process("bot", beat(started_at="9999-12-31T23:59:59-14:00"))["started_at"] == LATEST
+
+
+def test_the_processes_of_one_automation_are_bounded_and_crowd_out_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("workers.accounting.heartbeats.time.monotonic", lambda: now)
+    kept = Heartbeats(cast("Any", None))
+    for number in range(3 * MOST_PROCESSES):
+        kept.note("noisy", beat(host=f"h{number}"))
+    kept.note("quiet", beat())
+    assert [process["automation_id"] for process in kept._waiting.values()].count("noisy") == MOST_PROCESSES
+    assert seen_process("quiet", beat())["_id"] in kept._waiting
+    kept._waiting.clear()
+    kept.note("noisy", beat(host="h0"))
+    kept.note("noisy", beat(host="new"))
+    assert [process["host"] for process in kept._waiting.values()] == ["h0"]
+    now += KNOWN_S + 1
+    kept.note("noisy", beat(host="new"))
+    assert [process["host"] for process in kept._waiting.values()] == ["h0", "new"]
+    assert len(kept._known["noisy"]) == 1
