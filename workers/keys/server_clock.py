@@ -9,7 +9,7 @@ class ServerClock:
     MongoDB read its clock at some moment between question and answer. So its clock is ahead of this
     process's monotonic clock by at most what it said minus the reading before the question, and by at least
     what it said minus the reading after the answer. Each answer narrows these two bounds. `now` goes by the
-    upper one: nothing looks younger than it is. An answer that is seconds late says little, and changes little.
+    upper one: nothing looks younger than it is. An answer that is seconds late changes little.
     """
 
     def __init__(self) -> None:
