@@ -11,8 +11,9 @@ from anyio.from_thread import start_blocking_portal
 
 from infra.local.stack import backing_services
 from tests.console import Console, open_console
-from tests.harness import World, new_world
+from tests.harness import PRELOAD, World, new_world
 
+os.environ[PRELOAD] = "yes"
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
 BACKING = pytest.StashKey[ExitStack]()
 

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import gettempdir
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -29,21 +29,23 @@ from infra.mongo import connect as connect_mongo
 from infra.provision import Provisioner
 from infra.settings import Settings
 from infra.vault import Vault
+from tests.preloaded import BYTECODE, UNHELPFUL, PreloadedProcess, preloaded
 from workers.keys.key import Limits
 from workers.keys.registry import KeyRegistry
 
 ACTOR = "test"
 READY_S = 60.0
-#: Compiled modules of the processes that tests start: compiling them anew would take most of a start.
-BYTECODE = Path(gettempdir()) / f"keyway-tests-bytecode-{os.getuid()}"
+#: Set by pytest, so that processes start with their imports done; a bench measures them as they are.
+PRELOAD = "KEYWAY_TESTS_PRELOAD"
+
+
+Process: TypeAlias = asyncio.subprocess.Process | PreloadedProcess
 
 
 def child_environment(**own: str) -> dict[str, str]:
     """The environment of a child process: nobody's settings but its own."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("KEYWAY_", "OTEL_"))
-    }
-    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    not_ours = ("KEYWAY_", "OTEL_", *UNHELPFUL)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(not_ours)}
     return {**inherited, "PYTHONPYCACHEPREFIX": str(BYTECODE), **own}
 
 
@@ -58,20 +60,42 @@ async def eventually(
         await asyncio.sleep(every_s)
 
 
+async def start_process(
+    environment: dict[str, str],
+    *arguments: str,
+    folder: Path | None = None,
+    given: BinaryIO | None = None,
+    output: BinaryIO,
+    error: BinaryIO,
+) -> Process:
+    """Start `python -m ARGUMENTS`, from a process with its imports where `PRELOAD` is set."""
+    folder = folder or Path.cwd()
+    if os.environ.get(PRELOAD):
+        descriptors = (None if given is None else given.fileno(), output.fileno(), error.fileno())
+        return await preloaded().start(list(arguments), environment, folder, descriptors)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        env=environment,
+        cwd=folder,
+        stdin=given,
+        stdout=output,
+        stderr=error,
+    )
+
+
 @dataclass
 class Service:
-    """A process of Keyway, started as production starts it."""
+    """A process of Keyway that does what `python -m` does; in `make test` it comes with its imports done."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     log: Path
 
     @classmethod
     async def start(cls, log: Path, environment: dict[str, str], *arguments: str) -> "Service":
         with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *arguments, env=environment, stdout=output, stderr=output
-            )
-        return cls(process, log)
+            return cls(await start_process(environment, *arguments, output=output, error=output), log)
 
     async def wait_for(self, text: str, *, within_s: float = READY_S) -> None:
         async def there() -> bool:
@@ -288,21 +312,23 @@ class World:
 
     async def cli(self, *arguments: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
         """Run a command; its status, standard output and standard error."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "workers.cli.main",
-            *arguments,
-            env={**self.environment, **environment},
-            cwd=self.folder,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            stdout, stderr = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return process.returncode, stdout.decode(), stderr.decode()
+        with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as error:
+            given.write(stdin.encode())
+            given.seek(0)
+            process = await start_process(
+                {**self.environment, **environment},
+                "workers.cli.main",
+                *arguments,
+                folder=self.folder,
+                given=cast("BinaryIO", given),
+                output=cast("BinaryIO", output),
+                error=cast("BinaryIO", error),
+            )
+            async with asyncio.timeout(60):
+                status = await process.wait()
+            output.seek(0)
+            error.seek(0)
+            return status, output.read().decode(), error.read().decode()
 
 
 @asynccontextmanager
