@@ -4,12 +4,12 @@ Each is far above what is real and far below what 64 bits hold, so that sums of 
 What is out of bounds is refused, or left out, with a word that says so; it is never cut silently.
 """
 
-from typing import Final
+from typing import Final, TypeGuard
 
 #: Tokens of one call: more than any provider admits.
 MOST_TOKENS: Final = 1_000_000_000
-#: Cost of one call, in nano-USD: one million dollars.
-MOST_NANOUSD: Final = 10**15
+#: Cost of one call, in nano-USD: one thousand dollars. Nine million of them fit into 64 bits.
+MOST_NANOUSD: Final = 10**12
 #: The longest time that a message, a call or a pause may have taken, in seconds: 400 days.
 LONGEST_S: Final = 400 * 24 * 3600
 #: The same in milliseconds.
@@ -20,6 +20,13 @@ FURTHEST_AHEAD_S: Final = 24 * 3600
 MOST_COUNTED: Final = 2**31 - 1
 
 
-def is_count(value: object, most: int) -> bool:
+def is_count(value: object, most: int) -> TypeGuard[int]:
     """Whether a value from outside is a whole number from 0 to `most`; `True` and `1.0` are none."""
     return type(value) is int and 0 <= value <= most
+
+
+def is_text(value: object, longest: int) -> TypeGuard[str]:
+    """Whether a value from outside is a text of 1 to `longest` characters that can be written as UTF-8."""
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

@@ -31,6 +31,9 @@ class UsageRecorded(Usage):
     tokens_estimated: bool = Field(
         default=False, description="The provider did not say; the counts are estimates."
     )
+    usage_problem: str | None = Field(
+        default=None, description="What the provider said of its use that can't be true, and does not count."
+    )
     latency_ms: int = Field(ge=0)
     reserved_tokens: TokenCount
     source: Literal["worker", "lease"] = "worker"

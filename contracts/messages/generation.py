@@ -110,6 +110,9 @@ class GenerationResult(Message):
     response: Json | None = Field(description="The provider's JSON, with the same values.")
     error: ResultError | None
     usage: Usage
+    usage_problem: str | None = Field(
+        default=None, description="What the provider said of its use that can't be true, and does not count."
+    )
     cost_nanousd: NanoUsd
     model: str | None
     key_alias: str | None

@@ -39,6 +39,8 @@ class AttemptRecord:
     usage: Usage = NO_USAGE
     cost: Cost = FREE
     tokens_estimated: bool = False
+    #: What the provider said of its use that can't be true, for people.
+    usage_problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ def usage_event(envelope: Envelope, path: str, user_id: str | None, attempt: Att
             "cost_nanousd": attempt.cost.nanousd,
             "price_known": attempt.cost.known,
             "tokens_estimated": attempt.tokens_estimated,
+            "usage_problem": attempt.usage_problem,
             "latency_ms": attempt.latency_ms,
             "reserved_tokens": attempt.reserved_tokens,
             "source": "worker",
@@ -140,6 +143,7 @@ def _result(
             "response": response,
             "error": error,
             "usage": _tokens(last.usage if last else NO_USAGE),
+            "usage_problem": last.usage_problem if last else None,
             "cost_nanousd": sum(attempt.cost.nanousd for attempt in progress.attempts),
             "model": last.model if last else None,
             "key_alias": last.key_alias if last else None,

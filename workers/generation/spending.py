@@ -1,14 +1,24 @@
 """What an attempt used: its record for result and ledger, and what its reservation is settled with."""
 
+from typing import Final
+
 from contracts.messages import Outcome, Path, Usage
+from infra.bounds import MOST_NANOUSD, is_text
+from infra.money import usd
 from infra.prices import Cost, cost
+from workers.generation.provider_usage import LONGEST_MODEL, model_of, untrue_usage, usage_of
 from workers.generation.reading import Request
 from workers.generation.result import FREE, NO_USAGE, AttemptRecord
-from workers.generation.tokens import estimate_input, usage_of
+from workers.generation.tokens import estimate_input
 from workers.generation.upstream import Answer, Failure
 from workers.keys.health import Sample
 from workers.keys.pool import Reservation
 from workers.keys.settlements import Settlement
+
+#: The longest error code of a provider that is kept, in characters.
+LONGEST_CODE: Final = 128
+#: A cost that nobody knows.
+UNKNOWN: Final = Cost(0, known=False)
 
 
 def answered(
@@ -23,9 +33,14 @@ def answered(
         number: of the attempt.
         now: the time on MongoDB's clock, in seconds since the epoch.
     """
-    usage, estimated = _usage(request, answer)
-    model = answer.document.get("model")
-    model = model if isinstance(model, str) else request.model or "unknown"
+    usage, estimated, problem = _usage(request, answer)
+    model = model_of(answer.document)
+    if model is None:
+        model = _asked(request)
+        problem = problem or _untrue_model(answer)
+    price = _cost(model, usage)
+    if price.nanousd > MOST_NANOUSD:
+        price, problem = UNKNOWN, problem or f"the call would cost {usd(price.nanousd)}"
     record = AttemptRecord(
         number=number,
         key_id=reserved.key.id,
@@ -37,8 +52,9 @@ def answered(
         reserved_tokens=reserved.tokens,
         model=model,
         usage=usage,
-        cost=_cost(model, usage),
+        cost=price,
         tokens_estimated=estimated,
+        usage_problem=problem,
         occurred_at=now,
     )
     settlement = Settlement(
@@ -65,7 +81,7 @@ def failed(
         number: of the attempt.
         now: the time on MongoDB's clock, in seconds since the epoch.
     """
-    verdict, model = failure.verdict, request.model or "unknown"
+    verdict, model = failure.verdict, _asked(request)
     streamed = failure.output_tokens
     usage = NO_USAGE if streamed is None else _estimated(request, streamed)
     record = AttemptRecord(
@@ -74,7 +90,7 @@ def failed(
         key_alias=reserved.key.alias,
         outcome=verdict.outcome,
         http_status=failure.http_status,
-        error_code=failure.error_code,
+        error_code=_cut(failure.error_code),
         latency_ms=failure.latency_ms,
         reserved_tokens=reserved.tokens,
         model=model,
@@ -98,15 +114,20 @@ def failed(
     return record, settlement
 
 
-def _usage(request: Request, answer: Answer) -> tuple[Usage, bool]:
-    """The provider's count; without one, an estimate from both texts. Moderations have none."""
+def _usage(request: Request, answer: Answer) -> tuple[Usage, bool, str | None]:
+    """The provider's count; without one, an estimate from both texts. Moderations have none.
+
+    Returns:
+        The count, whether it is an estimate, and what the provider said that can't be true.
+    """
     usage = usage_of(answer.document)
     if usage is not None:
-        return usage, False
+        return usage, False, None
     if "usage" not in answer.document and request.path is Path.MODERATIONS:
-        return NO_USAGE, False
+        return NO_USAGE, False, None
     streamed = answer.output_tokens
-    return _estimated(request, estimate_input(answer.document) if streamed is None else streamed), True
+    estimated = _estimated(request, estimate_input(answer.document) if streamed is None else streamed)
+    return estimated, True, untrue_usage(answer.document)
 
 
 def _estimated(request: Request, output_tokens: int) -> Usage:
@@ -120,3 +141,21 @@ def _estimated(request: Request, output_tokens: int) -> Usage:
 
 def _cost(model: str, usage: Usage) -> Cost:
     return cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
+def _asked(request: Request) -> str:
+    """The model that was asked for, as the books name it."""
+    return request.model if is_text(request.model, LONGEST_MODEL) else "unknown"
+
+
+def _untrue_model(answer: Answer) -> str | None:
+    if isinstance(answer.document.get("model"), str):
+        return f"the provider's model is no name of 1 to {LONGEST_MODEL} characters"
+    return None
+
+
+def _cut(code: str | None) -> str | None:
+    """The provider's error code, of which the ledger keeps what is of use."""
+    if code is None or is_text(code, LONGEST_CODE):
+        return code
+    return f"{code[: LONGEST_CODE - 1]}…".encode(errors="replace").decode()

@@ -1,8 +1,8 @@
-"""Tokens: estimated before a call, read from the provider's answer after it."""
+"""Tokens that a call is expected to use; what the provider says that it used is read by `provider_usage`."""
 
 from typing import Any, NamedTuple
 
-from contracts.messages import Path, Usage
+from contracts.messages import Path
 
 #: English text has about four characters a token (OpenAI, "What are tokens").
 CHARACTERS_PER_TOKEN = 4
@@ -73,31 +73,6 @@ def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> Estim
     return Estimate(tokens, min(total, tokens))
 
 
-def usage_of(answer: dict[str, Any]) -> Usage | None:
-    """The tokens that the provider counted; None where it does not say.
-
-    Chat completions and embeddings say `prompt_tokens`, responses and images `input_tokens`.
-    """
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    completion = _count(usage, "completion_tokens", "output_tokens")
-    if prompt is None and completion is None:
-        return None
-    total = _count(usage, "total_tokens")
-    known = (prompt or 0) + (completion or 0)
-    return Usage.model_construct(
-        prompt_tokens=prompt or 0,
-        completion_tokens=completion or 0,
-        total_tokens=known if total is None else total,
-        cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_detail(
-            usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
-        ),
-    )
-
-
 def _measure(value: Any) -> tuple[int, int]:
     if isinstance(value, str):
         is_attachment = value.startswith("data:") and ";base64," in value[:200]
@@ -120,11 +95,3 @@ def _count(usage: dict[str, Any], *names: str) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
     return None
-
-
-def _detail(usage: dict[str, Any], groups: tuple[str, ...], name: str) -> int:
-    for group in groups:
-        details = usage.get(group)
-        if isinstance(details, dict):
-            return _count(details, name) or 0
-    return 0

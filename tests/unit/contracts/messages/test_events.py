@@ -50,6 +50,7 @@ RECORDED: dict[str, Any] = {
     "cost_nanousd": 19050,
     "price_known": True,
     "tokens_estimated": False,
+    "usage_problem": None,
     "latency_ms": 803,
     "reserved_tokens": 60,
     "source": "worker",

@@ -30,6 +30,7 @@ RESULT: dict[str, Any] = {
         "cached_tokens": 0,
         "reasoning_tokens": 0,
     },
+    "usage_problem": None,
     "cost_nanousd": 19050,
     "model": "gpt-4o-mini-2024-07-18",
     "key_alias": "Primary",

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.messages import Usage
 from workers.generation.tokens import (
     DEFAULT_OUTPUT_TOKENS,
     LARGEST_ESTIMATE,
@@ -14,7 +13,6 @@ from workers.generation.tokens import (
     OutputAverages,
     estimate,
     estimate_input,
-    usage_of,
 )
 
 HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
@@ -121,84 +119,3 @@ def test_after_a_change_the_average_gets_there() -> None:
     for tokens in [2000] * 5 + [100] * 100:
         averages.learn("o3", tokens)
     assert averages.expected("o3") == 100
-
-
-CHAT = {
-    "prompt_tokens": 19,
-    "completion_tokens": 27,
-    "total_tokens": 46,
-    "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 20},
-}
-RESPONSES = {
-    "input_tokens": 36,
-    "input_tokens_details": {"cached_tokens": 4},
-    "output_tokens": 87,
-    "output_tokens_details": {"reasoning_tokens": 64},
-    "total_tokens": 123,
-}
-IMAGES = {
-    "input_tokens": 50,
-    "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
-    "output_tokens": 50,
-    "total_tokens": 100,
-}
-
-
-@pytest.mark.parametrize(
-    ("usage", "counts"),
-    [
-        (CHAT, (19, 27, 46, 8, 20)),
-        (RESPONSES, (36, 87, 123, 4, 64)),
-        (IMAGES, (50, 50, 100, 0, 0)),
-        ({"prompt_tokens": 8, "total_tokens": 8}, (8, 0, 8, 0, 0)),
-        ({"prompt_tokens": 8, "completion_tokens": 2}, (8, 2, 10, 0, 0)),
-        ({"completion_tokens": 2}, (0, 2, 2, 0, 0)),
-        ({"prompt_tokens": 8}, (8, 0, 8, 0, 0)),
-        (CHAT | {"prompt_tokens_details": None, "completion_tokens_details": []}, (19, 27, 46, 0, 0)),
-        (CHAT | {"total_tokens": "46"}, (19, 27, 46, 8, 20)),
-        (CHAT | {"completion_tokens": -1}, (19, 0, 46, 8, 20)),
-        (CHAT | {"prompt_tokens_details": {"cached_tokens": True}}, (19, 27, 46, 0, 20)),
-        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (0, 0, 0, 0, 0)),
-    ],
-)
-def test_the_providers_count_is_read(usage: Any, counts: tuple[int, ...]) -> None:
-    read = usage_of({"id": "x", "usage": usage})
-    assert read is not None
-    assert counts == (
-        read.prompt_tokens,
-        read.completion_tokens,
-        read.total_tokens,
-        read.cached_tokens,
-        read.reasoning_tokens,
-    )
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {"usage": None},
-        {"usage": []},
-        {"usage": "46 tokens"},
-        {"usage": 46},
-        {"usage": {}},
-        {"usage": {"total_tokens": 46}},
-        {"usage": {"prompt_tokens": "19", "completion_tokens": 2.5}},
-        {"usage": {"prompt_tokens": True, "completion_tokens": None}},
-    ],
-)
-def test_where_the_provider_does_not_say_there_is_no_count(answer: dict[str, Any]) -> None:
-    assert usage_of(answer) is None
-
-
-USAGES = st.dictionaries(
-    st.sampled_from([*CHAT, *RESPONSES]),
-    JSON | st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens"]), JSON),
-)
-
-
-@given(st.dictionaries(st.just("usage"), JSON | USAGES))
-def test_any_answer_is_read_to_a_valid_count_or_none(answer: dict[str, Any]) -> None:
-    read = usage_of(answer)
-    assert read is None or Usage.model_validate(read.model_dump()) == read
