@@ -12,6 +12,8 @@ DEAD_QUEUE = "dead"
 #: A second queue of dead letters, in which workers find requests that the broker ended without an answer.
 UNANSWERED_QUEUE = "dead.unanswered"
 ACCOUNTING_QUEUE = "accounting"
+#: How the names of all queues begin that automations own.
+REPLY_QUEUE_PREFIX = "replies."
 
 #: What the accounting queue is bound with.
 ACCOUNTING_BINDINGS = ("usage.#", "heartbeat.#")
@@ -42,6 +44,10 @@ DEATH_HEADER = "x-death"
 DELIVERY_COUNT_HEADER = "x-delivery-count"
 #: Milliseconds since the epoch when a message was published; the name is RabbitMQ's message interceptor's.
 PUBLISHED_AT_HEADER = "timestamp_in_ms"
+#: Header of a delivery whose properties can't be read as AMQP has them: why, and their bytes.
+UNDECODABLE_HEADER = "x-keyway-undecodable"
+#: Header of a dead letter without the headers that its message had: why they are left out.
+LEFT_OUT_HEADER = "x-keyway-left-out"
 #: W3C Trace Context; what came with a request goes with its answer and its events.
 TRACE_HEADERS = ("traceparent", "tracestate")
 

@@ -10,8 +10,8 @@ from typing import Final, TypeGuard
 MOST_TOKENS: Final = 1_000_000_000
 #: Cost of one call, in nano-USD: one thousand dollars. Nine million of them fit into 64 bits.
 MOST_NANOUSD: Final = 10**12
-#: The longest time that a message, a call or a pause may have taken, in seconds: 400 days.
-LONGEST_S: Final = 400 * 24 * 3600
+#: The longest time that a message, a call or a pause may have taken, in seconds: ten years.
+LONGEST_S: Final = 10 * 366 * 24 * 3600
 #: The same in milliseconds.
 LONGEST_MS: Final = LONGEST_S * 1000
 #: How far ahead of MongoDB's clock another's clock may be, in seconds: a day. It is taken for "now".

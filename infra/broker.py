@@ -18,8 +18,8 @@ from yarl import URL
 
 from contracts import names
 from contracts.connection import why_untrusted
-from infra.amqp_timestamps import be_lenient
 from infra.errors import BrokerError
+from infra.lenient_frames import be_lenient
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractRobustConnection
@@ -105,6 +105,7 @@ async def connect_apart(settings: "Settings", service: str) -> "AbstractRobustCo
     Raises:
         AMQPError: RabbitMQ refuses, or is away.
     """
+    be_lenient()
     url = _named(settings, service)
     return await connect_robust(url, timeout=CONNECT_TIMEOUT_S, reconnect_interval=RECONNECT_INTERVAL_S)
 

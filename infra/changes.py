@@ -29,7 +29,11 @@ def hear_changes(broker: RabbitBroker, worker_id: str, heard: Callable[[str], No
     events = RabbitExchange(names.EVENTS_EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
 
     async def hear(message: RabbitMessage) -> None:
-        heard((message.raw_message.routing_key or "").rpartition(".")[2])
+        raw = message.raw_message
+        automation_id = (raw.routing_key or "").rpartition(".")[2]
+        # What came through an exchange of an automation's own is nobody's word.
+        if raw.exchange == names.EVENTS_EXCHANGE and names.is_automation_id(automation_id):
+            heard(automation_id)
 
     for number, binding in enumerate(names.RELOAD_BINDINGS):
         queue = RabbitQueue(

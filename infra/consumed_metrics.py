@@ -30,6 +30,8 @@ EVENTS = frozenset(
         names.KEY_STATUS_CHANGED,
     )
 )
+#: Those that services consume from; automations name others.
+EXCHANGES = frozenset({"", names.REQUESTS_EXCHANGE, names.EVENTS_EXCHANGE, names.DEAD_EXCHANGE})
 
 
 def handler_name(exchange: str, routing_key: str) -> str:
@@ -38,7 +40,8 @@ def handler_name(exchange: str, routing_key: str) -> str:
     Routing keys as they are would make a label of each automation, and of whatever else somebody publishes.
     """
     event = routing_key.rpartition(".")[0]
-    return ".".join(filter(None, (exchange or "default", event if event in EVENTS else "")))
+    known = (exchange or "default") if exchange in EXCHANGES else "other"
+    return ".".join(filter(None, (known, event if event in EVENTS else "")))
 
 
 class _FewHandlers(RabbitMetricsSettingsProvider):

@@ -31,7 +31,9 @@ from yarl import URL
 
 from contracts import names
 from infra.broker import CONNECT_TIMEOUT_S
+from infra.dead_letters import sendable
 from infra.errors import BrokerError
+from infra.lenient_frames import be_lenient
 from infra.mongo import Mongo
 from infra.settings import Settings
 
@@ -54,6 +56,8 @@ DEATH_HEADERS = (
     names.DEATH_HEADER,
     names.REASON_HEADER,
     names.DIED_AT_HEADER,
+    names.UNDECODABLE_HEADER,
+    names.LEFT_OUT_HEADER,
     names.DELIVERY_COUNT_HEADER,
     "x-acquired-count",
 )
@@ -150,7 +154,7 @@ def replayed(letter: Letter, now: datetime) -> Message:
         for name, value in (message.headers or {}).items()
         if name not in DEATH_HEADERS and not name.startswith(DEATH_PREFIXES)
     }
-    return Message(
+    again = Message(
         without_past_deadline(message.body, now) if letter.is_request else message.body,
         headers=headers,
         content_type=message.content_type,
@@ -163,6 +167,7 @@ def replayed(letter: Letter, now: datetime) -> Message:
         timestamp=message.timestamp,
         delivery_mode=DeliveryMode.PERSISTENT,
     )
+    return sendable(again, otherwise={})
 
 
 def without_past_deadline(body: bytes, now: datetime) -> bytes:
@@ -263,6 +268,7 @@ async def dead_letter_queue(settings: Settings) -> AsyncIterator[DeadLetterQueue
     Raises:
         BrokerError: RabbitMQ can't be reached or refuses, or the queue is not there.
     """
+    be_lenient()
     url = URL(settings.amqp_url.get_secret_value())
     try:
         named = url.update_query({"name": f"keyway dead {settings.worker_id}"})

@@ -1,17 +1,22 @@
 """Deliveries that a service has in hand: acknowledged, and finished before it stops."""
 
 import asyncio
-from collections.abc import Awaitable, Collection
+import unicodedata
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from aio_pika.abc import HeadersType
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
+from contracts import names
 from infra.telemetry import RequestIdentity
 
 log = structlog.get_logger()
+
+#: The longest id of a message that is told from others by it, in characters.
+LONGEST_ID = 128
 
 
 class Delivery(Protocol):
@@ -73,6 +78,25 @@ class Delivery(Protocol):
 
     async def reject(self, *, requeue: bool) -> None:
         """Refuse it."""
+
+
+def why_unreadable(headers: Mapping[str, Any] | None) -> str | None:
+    """What of a message's properties can't be read, by its headers; None where all of them can."""
+    found = (headers or {}).get(names.UNDECODABLE_HEADER)
+    if found is None:
+        return None
+    reason = found.get("reason") if isinstance(found, dict) else None
+    return reason if isinstance(reason, str) else f"there is a header {names.UNDECODABLE_HEADER}"
+
+
+def why_no_id(message_id: str) -> str | None:
+    """What is wrong with a message id that an answer, a log and a database should name; None: nothing."""
+    if len(message_id) > LONGEST_ID:
+        return f"message_id has {len(message_id)} characters, expected 1 to {LONGEST_ID}"
+    if message_id.isprintable():
+        return None
+    has_control = any(unicodedata.category(character) == "Cc" for character in message_id)
+    return "message_id has control characters" if has_control else None
 
 
 async def unless_closed(acknowledgement: Awaitable[None], about: RequestIdentity | None = None) -> None:

@@ -6,10 +6,12 @@ headers `CC` and `BCC`, nor what an exchange or a queue of the publisher's own p
 where only another may; all of them leave a trace in the delivery.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from contracts import names
+
+FOREIGN_DEATH = "it was dead-lettered by a queue that is not the automation's"
 
 
 def misrouted(
@@ -38,12 +40,20 @@ def misrouted(
         return f"it came by exchange {exchange!r}, expected {expected[0]!r}"
     if routing_key != expected[1]:
         return f"it came with routing key {routing_key!r}, expected {expected[1]!r}"
-    deaths = (headers or {}).get(names.DEATH_HEADER)
-    if not deaths:
-        return None
-    # The broker puts the last death first; others may have come with the message.
-    last = deaths[0] if isinstance(deaths, list) else None
-    queue = str(last.get("queue")) if isinstance(last, dict) else ""
-    if re.fullmatch(names.permissions(automation_id)["read"], queue):
-        return None
-    return "it was dead-lettered by a queue that is not the automation's"
+    return None if are_own(deaths(headers), automation_id) else FOREIGN_DEATH
+
+
+def deaths(headers: Mapping[str, object] | None) -> list[dict[str, Any]]:
+    """How a message was dead-lettered before, by RabbitMQ's `x-death`: the last time first."""
+    found = (headers or {}).get(names.DEATH_HEADER)
+    return [death for death in found if isinstance(death, dict)] if isinstance(found, list) else []
+
+
+def are_own(found: Iterable[Mapping[str, Any]], automation_id: str) -> bool:
+    """Whether no queue of another automation dead-lettered a message; all of theirs are `replies.…`."""
+    return not any(
+        isinstance(queue, str)
+        and queue.startswith(names.REPLY_QUEUE_PREFIX)
+        and not names.may_reply_to(automation_id, queue)
+        for queue in (death.get("queue") for death in found)
+    )

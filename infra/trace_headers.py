@@ -19,7 +19,7 @@ def trace_of(headers: Mapping[str, Any] | None) -> Mapping[str, str] | None:
     return {
         name: value
         for name, value in found.items()
-        if isinstance(value, str) and len(value) <= LONGEST_HEADER
+        if isinstance(value, str) and len(value) <= LONGEST_HEADER and value.isascii() and value.isprintable()
     } or None
 
 

@@ -7,7 +7,7 @@ was seen when its heartbeat was written, on MongoDB's clock, so that nobody's cl
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 
 import structlog
 
@@ -25,11 +25,6 @@ WRITE_EVERY_S = 1.0
 MOST_PROCESSES = 1000
 #: A process is among them until so long after its last heartbeat, as long as its document lasts, in seconds.
 KNOWN_S = 3600.0
-#: Characters of a host or version that are kept.
-MAX_TEXT = 200
-#: Between these, a start can be written to MongoDB.
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-MAX_IN_FLIGHT = 2**31 - 1
 #: Has a document say when it was written, on MongoDB's clock.
 NOW: Document = {"$currentDate": {"at": True}}
 
@@ -102,13 +97,12 @@ def seen_process(automation_id: str, heartbeat: Heartbeat) -> Document:
 
     A process is told from all others by whose it is, where it runs, and since when.
     """
-    host = heartbeat.host[:MAX_TEXT]
-    started_at = min(max(heartbeat.started_at, EARLIEST), LATEST).astimezone(UTC)
+    started_at = heartbeat.started_at.astimezone(UTC)
     return {
-        "_id": f"{automation_id} {started_at.isoformat()} {host}",
+        "_id": f"{automation_id} {started_at.isoformat()} {heartbeat.host}",
         "automation_id": automation_id,
-        "host": host,
-        "version": heartbeat.version[:MAX_TEXT],
+        "host": heartbeat.host,
+        "version": heartbeat.version,
         "started_at": started_at,
-        "in_flight": min(heartbeat.in_flight, MAX_IN_FLIGHT),
+        "in_flight": heartbeat.in_flight,
     }

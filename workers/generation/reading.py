@@ -11,13 +11,15 @@ from pydantic_core import from_json, to_json
 
 from contracts import names
 from contracts.messages import GenerationRequest, Path
-from infra.deliveries import Delivery
+from infra.bounds import FURTHEST_AHEAD_S, LONGEST_S, MOST_COUNTED, is_count
+from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
 
 #: How far ahead a deadline may lie, in seconds.
 LONGEST_DEADLINE_S = 24 * 3600
-MAX_REQUEST_ID_LENGTH = 128
+#: What a time of publishing has to be.
+TIMELY = f"at most {LONGEST_S // 86400} days ago, and at most {FURTHEST_AHEAD_S // 3600} h ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,8 @@ def read(
 
 
 def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelope, str | None]:
-    problem = None
     request_id = message.message_id or f"req-{secrets.token_hex(12)}"
-    if len(request_id) > MAX_REQUEST_ID_LENGTH:
-        problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
-        request_id = request_id[:MAX_REQUEST_ID_LENGTH]
+    problem = why_unreadable(message.headers) or why_no_id(request_id) or _why_untimely(message, now)
     reply_to = message.reply_to or None
     if (way := _misrouted(message, automation_id)) is not None:
         problem, reply_to = way, None
@@ -134,14 +133,14 @@ def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelo
     deliveries = (message.headers or {}).get(names.DELIVERY_COUNT_HEADER)
     envelope = Envelope(
         automation_id=automation_id,
-        request_id=request_id,
+        request_id=request_id[:LONGEST_ID],
         correlation_id=message.correlation_id,
         reply_to=reply_to,
         published_at=published_at(message, now),
         received_at=now,
         has_id=bool(message.message_id),
         trace=trace_of(message.headers),
-        deliveries=deliveries if isinstance(deliveries, int) else 0,
+        deliveries=deliveries if isinstance(deliveries, int) and is_count(deliveries, MOST_COUNTED) else 0,
     )
     return envelope, problem
 
@@ -164,14 +163,30 @@ def published_at(message: Delivery, now: float) -> float:
 
     Args:
         message: that was published.
-        now: the time, in seconds since the epoch; none is later.
+        now: the time, in seconds since the epoch; none is later. It stands for a time that can't be.
     """
+    said = _said(message)
+    return now if said is None or not _is_timely(said, now) else min(said, now)
+
+
+def _why_untimely(message: Delivery, now: float) -> str | None:
+    said = _said(message)
+    if said is None or _is_timely(said, now):
+        return None
+    return f"{names.PUBLISHED_AT_HEADER} or timestamp: it was published at {said:.0f} s, expected {TIMELY}"
+
+
+def _said(message: Delivery) -> float | None:
     header = (message.headers or {}).get(names.PUBLISHED_AT_HEADER)
     if isinstance(header, int):
-        return min(header / 1000, now)
+        return header / 1000
     if isinstance(message.timestamp, datetime):
-        return min(message.timestamp.replace(tzinfo=message.timestamp.tzinfo or UTC).timestamp(), now)
-    return now
+        return message.timestamp.replace(tzinfo=message.timestamp.tzinfo or UTC).timestamp()
+    return None
+
+
+def _is_timely(published_at: float, now: float) -> bool:
+    return now - LONGEST_S <= published_at <= now + FURTHEST_AHEAD_S
 
 
 def _expires_at(message: Delivery, envelope: Envelope) -> float | None:

@@ -7,6 +7,7 @@ RabbitMQ dead-letters them without a word to who asked. Workers find them in a q
 from contracts import names
 from contracts.errors import ErrorCode
 from infra.deliveries import Delivery
+from infra.origin import are_own, deaths
 from workers.generation.result import Error
 
 #: What RabbitMQ's reasons mean for who asked; its others (`rejected`) come from a worker that has answered.
@@ -20,17 +21,18 @@ def ended_by_broker(message: Delivery) -> tuple[str, Error] | None:
     """Whose request a dead letter is, and how it ended.
 
     Returns:
-        The automation and the error that is its answer; None where it needs none.
+        The automation and the error that is its answer; None where it needs none, or is somebody else's.
     """
-    headers = message.headers or {}
-    deaths = headers.get(names.DEATH_HEADER)
-    if names.REASON_HEADER in headers or not isinstance(deaths, list) or not deaths:
-        return None
-    last = deaths[0]
-    if not isinstance(last, dict):
-        return None
+    found = deaths(message.headers)
     # The broker sets the routing key; a header may have come with the message.
     automation_id = message.routing_key or ""
-    end = ENDS.get(str(last.get("reason", "")))
-    is_lanes = last.get("queue") == names.lane_queue(automation_id)
-    return (automation_id, end) if is_lanes and end is not None else None
+    if not found or names.REASON_HEADER in message.headers or not names.is_automation_id(automation_id):
+        return None
+    last = found[0]
+    lane = names.lane_queue(automation_id)
+    keys = last.get("routing-keys")
+    is_own = isinstance(keys, list) and keys[:1] in ([automation_id], [lane]) and are_own(found, automation_id)
+    if not is_own or last.get("queue") != lane or last.get("exchange") not in {names.REQUESTS_EXCHANGE, ""}:
+        return None
+    end = ENDS.get(str(last.get("reason")))
+    return None if end is None else (automation_id, end)

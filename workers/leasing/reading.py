@@ -9,15 +9,16 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import KeyLeaseRequest
-from infra.deliveries import Delivery
+from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
 from workers.leasing.sealing import BadPublicKeyError, read_public_key
 
 #: How long a request may wait for a key with room, in seconds; it waits unacknowledged.
 PATIENCE_S = 10.0
-MAX_REQUEST_ID_LENGTH = 128
 MAX_MODEL_LENGTH = 256
+#: The largest request, in bytes; what is in it is short.
+LARGEST_BODY = 64 * 1024
 #: The most tokens that a lease may be for.
 MOST_TOKENS = 100_000_000
 
@@ -69,6 +70,8 @@ def read(message: Delivery, automation_id: str) -> Request | Invalid:
     envelope, problem = _envelope(message, automation_id)
     if problem is None and message.type not in {None, "", names.KEY_LEASE_REQUEST}:
         problem = f"type is {message.type!r}, expected {names.KEY_LEASE_REQUEST!r}"
+    if problem is None and len(message.body) > LARGEST_BODY:
+        problem = f"the body has {len(message.body)} bytes, more than the {LARGEST_BODY} that are accepted"
     if problem is not None:
         return Invalid(envelope, problem)
     try:
@@ -90,11 +93,8 @@ def read(message: Delivery, automation_id: str) -> Request | Invalid:
 
 
 def _envelope(message: Delivery, automation_id: str) -> tuple[Envelope, str | None]:
-    problem = None
     request_id = message.message_id or f"req-{secrets.token_hex(12)}"
-    if len(request_id) > MAX_REQUEST_ID_LENGTH:
-        problem = f"message_id has {len(request_id)} characters, expected 1 to {MAX_REQUEST_ID_LENGTH}"
-        request_id = request_id[:MAX_REQUEST_ID_LENGTH]
+    problem = why_unreadable(message.headers) or why_no_id(request_id)
     reply_to = message.reply_to or None
     way = misrouted(
         exchange=message.exchange,
@@ -112,8 +112,8 @@ def _envelope(message: Delivery, automation_id: str) -> tuple[Envelope, str | No
         reply_to = None
     envelope = Envelope(
         automation_id=automation_id,
-        request_id=request_id,
-        correlation_id=message.correlation_id or request_id,
+        request_id=request_id[:LONGEST_ID],
+        correlation_id=message.correlation_id or request_id[:LONGEST_ID],
         reply_to=reply_to,
         has_id=bool(message.message_id),
         is_repeated=bool(message.redelivered),

@@ -48,7 +48,7 @@ class Books:
         """As the ledger does."""
         self.writing.set()
         await self.is_open.wait()
-        if any(event.cost_nanousd >= 2**63 for event in entries):
+        if any(event.model == "too large" for event in entries):
             raise OverflowError
         if any(event.model == "defect" for event in entries):
             raise KeyError("model")
@@ -112,7 +112,7 @@ async def test_nothing_beyond_a_dead_letter_that_is_not_confirmed_is_acknowledge
 
 
 @pytest.mark.parametrize(
-    ("changes", "error"), [({"cost_nanousd": 2**63}, "OverflowError"), ({"model": "defect"}, "KeyError")]
+    ("changes", "error"), [({"model": "too large"}, "OverflowError"), ({"model": "defect"}, "KeyError")]
 )
 async def test_an_event_that_can_not_be_booked_is_dead_lettered_alone(
     books: Books, changes: dict[str, Any], error: str

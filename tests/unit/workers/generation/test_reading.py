@@ -121,11 +121,76 @@ def test_it_was_published_when_its_header_or_its_timestamp_says(
 
 @pytest.mark.parametrize(
     "properties",
-    [{"headers": {"timestamp_in_ms": 2**62}}, {"timestamp": NOON + timedelta(seconds=1)}],
+    [
+        {"headers": {"timestamp_in_ms": round(NOW * 1000) + 3_600_000}},
+        {"timestamp": NOON + timedelta(seconds=1)},
+    ],
 )
 def test_nothing_was_published_in_the_future(properties: dict[str, Any]) -> None:
     envelope = good(**properties).envelope
     assert envelope.published_at == envelope.received_at
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"headers": {"timestamp_in_ms": -(2**63)}},
+        {"headers": {"timestamp_in_ms": 2**63 - 1}},
+        {"headers": {"timestamp_in_ms": 0}},
+        {"timestamp": datetime.max.replace(tzinfo=UTC)},
+        {"timestamp": datetime(1970, 1, 1, tzinfo=UTC)},
+    ],
+)
+def test_a_time_that_can_not_be_is_refused_and_not_counted_with(properties: dict[str, Any]) -> None:
+    invalid = bad(**properties)
+    assert "it was published at" in invalid.reason
+    assert invalid.envelope.published_at == invalid.envelope.received_at
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x1b[2J", "a\nb", "\x7f", "\x85"])
+def test_an_id_with_control_characters_is_refused(text: str) -> None:
+    assert bad(message_id=text).reason == "message_id has control characters"
+
+
+@pytest.mark.parametrize("text", ["ключ 🔑", "a b", "\u00a0", "\u200d"])
+def test_an_id_may_be_any_text(text: str) -> None:
+    assert good(message_id=text).envelope.request_id == text
+
+
+def test_properties_that_can_not_be_read_are_the_reason() -> None:
+    headers = {"x-keyway-undecodable": {"reason": "message_id is not UTF-8"}}
+    assert bad(headers=headers).reason == "message_id is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"exchange": "replies.other-bot.tunnel"},
+        {"routing_key": "other-bot"},
+        {"headers": {"x-death": [{"queue": "replies.other-bot.delay", "reason": "expired"}]}},
+    ],
+)
+def test_what_another_may_have_published_is_refused_and_not_answered(properties: dict[str, Any]) -> None:
+    invalid = bad(reply_to="replies.billing-bot", **properties)
+    assert "expected" in invalid.reason or "dead-lettered by" in invalid.reason
+    assert invalid.envelope.reply_to is None
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"exchange": "", "routing_key": "requests.billing-bot"},
+        {"headers": {"x-death": [{"queue": "replies.billing-bot.delay", "reason": "expired"}]}},
+        {"headers": {"x-death": "odd"}},
+    ],
+)
+def test_what_the_automation_or_an_operator_published_is_read(properties: dict[str, Any]) -> None:
+    assert good(reply_to="replies.billing-bot", **properties).envelope.reply_to == "replies.billing-bot"
+
+
+@pytest.mark.parametrize(("count", "deliveries"), [(3, 3), (-1, 0), (2**62, 0), (True, 0), ("9", 0)])
+def test_deliveries_are_counted_within_bounds(count: Any, deliveries: int) -> None:
+    assert good(headers={"x-delivery-count": count}).envelope.deliveries == deliveries
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=23, minutes=59), timedelta(seconds=-5), timedelta(0)])

@@ -9,9 +9,12 @@ from tests.builders import make_delivery
 from workers.generation.unanswered import ended_by_broker
 
 LANE = "requests.billing-bot"
+CAME_BY = {"exchange": "requests", "routing-keys": ["billing-bot"]}
 
 
 def ended(deaths: Any, **headers: Any) -> tuple[str, ErrorCode] | None:
+    if isinstance(deaths, list):
+        deaths = [CAME_BY | death if isinstance(death, dict) else death for death in deaths]
     found = ended_by_broker(make_delivery(b"{}", headers={"x-death": deaths, **headers}))
     return None if found is None else (found[0], found[1].code)
 
@@ -35,6 +38,10 @@ def test_a_request_that_the_broker_ended_is_answered(reason: str, code: ErrorCod
         [{"reason": "expired", "queue": "accounting"}],
         [{"reason": "expired", "queue": "requests.other-bot"}],
         [{"reason": "expired"}],
+        [{"reason": "expired", "queue": LANE, "exchange": "replies.other-bot.tunnel"}],
+        [{"reason": "expired", "queue": LANE, "routing-keys": ["other-bot", "billing-bot"]}],
+        [{"reason": "expired", "queue": LANE, "routing-keys": "billing-bot"}],
+        [{"reason": "expired", "queue": LANE}, {"reason": "expired", "queue": "replies.other-bot.delay"}],
         # The last death counts.
         [{"reason": "rejected", "queue": LANE}, {"reason": "expired", "queue": LANE}],
     ],
