@@ -1,10 +1,10 @@
 """Frames of RabbitMQ whose bytes another peer chose, decoded whatever they are.
 
-RabbitMQ passes on ids, addresses, types and headers as it gets them. pamqp refuses what is not UTF-8, and much
-else, while aiormq reads the connection: that closes it for everybody, the message comes again, and closes the
-next one. Here nothing of that kind raises. A delivery whose properties can't be read arrives with its body and
-the header `x-keyway-undecodable`, which says why and holds the bytes. Text has backslash escapes for bytes that
-are none, so that no lone surrogate reaches a log or a database.
+RabbitMQ passes on ids, addresses, types and headers as it gets them. pamqp refuses what is not UTF-8, and
+much else, while aiormq reads the connection: that closes it for everybody, the message comes again, and
+closes the next one. Here nothing of that kind raises. A delivery whose properties can't be read arrives with
+its body and the header `x-keyway-undecodable`, which says why and holds the bytes. Text has backslash escapes
+for bytes that are none, so that no lone surrogate reaches a log or a database.
 """
 
 import struct
@@ -35,29 +35,24 @@ _encode_table_value = encode.encode_table_value
 
 def be_lenient() -> None:
     """Have pamqp read frames so, in this process; harmless to repeat."""
-    frame._unmarshal_header_frame = read_header  # noqa: SLF001  # pamqp has no other door
+    frame._unmarshal_header_frame = _read_header  # noqa: SLF001  # pamqp has no other door
     decode.METHODS["shortstr"] = _short_string
     decode.METHODS["timestamp"] = decode.TABLE_MAPPING[b"T"] = _timestamp
     encode.encode_table_value = _table_value
 
 
-def read_header(payload: bytes) -> ContentHeader:
-    """Read a content header frame.
-
-    Raises:
-        struct.error: it ends before the properties begin, which is RabbitMQ's own doing.
-    """
-    class_id, weight, body_size, flags = _START.unpack_from(payload)
+def _read_header(frame_data: bytes) -> ContentHeader:
+    class_id, weight, body_size, flags = _START.unpack_from(frame_data)
     header = ContentHeader(weight, body_size)
     header.class_id = class_id
     properties = header.properties
-    problem = _read_properties(payload, flags, properties)
+    problem = _read_properties(frame_data, flags, properties)
     if problem is not None:
         properties.headers = {
             **(properties.headers or {}),
             names.UNDECODABLE_HEADER: {
                 "reason": problem,
-                "properties": bytearray(payload[_START.size - 2 :][:MOST_KEPT_BYTES]),
+                "properties": bytearray(frame_data[_START.size - 2 :][:MOST_KEPT_BYTES]),
             },
         }
     return header

@@ -83,9 +83,7 @@ def _problem(message: DeliveredMessage, automation_id: str) -> str | None:
 
 def _recorded(event: UsageRecorded, automation_id: str) -> UsageRecorded | Refused:
     if event.automation_id != automation_id:
-        return Refused(
-            f"automation_id is {event.automation_id!r}, but the routing key's is {automation_id!r}"
-        )
+        return Refused(f"automation_id: expected {automation_id!r}, as in the routing key")
     bounds = (
         *((name, MOST_TOKENS) for name in (*Usage.model_fields, "reserved_tokens")),
         ("cost_nanousd", MOST_NANOUSD),

@@ -80,7 +80,7 @@ def test_a_number_that_is_out_of_bounds_is_refused_by_its_name(field: str, value
 def test_a_usage_event_of_another_automation_than_its_routing_key_says_is_refused() -> None:
     event = usage_recorded(automation_id="other-bot").model_dump_json().encode()
     refused = read(delivered(event))
-    assert refused == Refused("automation_id: expected 'billing-bot', the routing key's")
+    assert refused == Refused("automation_id: expected 'billing-bot', as in the routing key")
 
 
 def test_properties_that_can_not_be_read_are_the_reason() -> None:
