@@ -31,7 +31,9 @@ def ended_by_broker(message: Delivery) -> tuple[str, Error] | None:
     last = found[0]
     lane = names.lane_queue(automation_id)
     keys = last.get("routing-keys")
-    is_own = isinstance(keys, list) and keys[:1] in ([automation_id], [lane]) and are_own(found, automation_id)
+    is_own = (
+        isinstance(keys, list) and keys[:1] in ([automation_id], [lane]) and are_own(found, automation_id)
+    )
     if not is_own or last.get("queue") != lane or last.get("exchange") not in {names.REQUESTS_EXCHANGE, ""}:
         return None
     end = ENDS.get(str(last.get("reason")))
