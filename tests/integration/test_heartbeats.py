@@ -90,9 +90,9 @@ async def test_odd_heartbeats_stop_neither_others_nor_the_books(shared: World) -
         {"host": "incomplete"},
     ]
     await beat(shared, bot, *odd, heartbeat("good"))
-    await known(shared, bot, 6)
+    await known(shared, bot, 2)
     hosts = {process["host"] for process in (await listed(shared, bot))["processes"]}
-    assert {"$host", "early", "late", "busy", "good"} < hosts
+    assert hosts == {"$host", "good"}
     async with shared.client(bot) as keyway:
         await keyway.generate("/moderations", input="hello")
     await shared.accounted(bot, 1)
