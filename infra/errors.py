@@ -5,6 +5,7 @@ PlatformError
 ├── BrokerError          RabbitMQ refused, or its management API did
 ├── StackError           `keyway up` can't start a part of the local stack
 ├── VaultError           a secret can't be opened: wrong master key, or moved ciphertext
+├── UnusableKeyError     no call can be made with a key as it is stored
 └── NotFoundError / ConflictError   what an operator named is not there, or is there already
 """
 
@@ -27,6 +28,19 @@ class StackError(PlatformError):
 
 class VaultError(PlatformError):
     """A secret can't be opened."""
+
+
+class UnusableKeyError(PlatformError):
+    """No call can be made with a key as it is stored: its address or its secret is wrong.
+
+    Attributes:
+        code: the same in one word, as the ledger has it.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        """Say what is wrong, without the value."""
+        super().__init__(message)
+        self.code = code
 
 
 class NotFoundError(PlatformError):

@@ -91,6 +91,11 @@ class Settings(EnvironmentSettings):
         le=10_000,
         description="Requests of one automation that one worker holds at a time.",
     )
+    proxy_from_environment: bool = Field(
+        default=False,
+        description="Whether calls to providers go through the proxy that `HTTPS_PROXY` or `HTTP_PROXY` "
+        "names, unless `NO_PROXY` has the provider.",
+    )
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="Largest request body that is accepted, in bytes."
     )

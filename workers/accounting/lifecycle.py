@@ -62,8 +62,9 @@ def renewal(now: datetime) -> StatusChange:
 
 
 def _refusal_reason(row: Document) -> str:
-    code = row["error_code"] or "no code"
-    status = row["http_status"] if row["http_status"] is not None else "no answer"
+    code, status = row["error_code"] or "no code", row["http_status"]
+    if status is None:
+        return f"no call can be made with the key: {code}"
     return f"the provider refuses the key: {status} {code}"
 
 

@@ -98,7 +98,8 @@ class Platform:
 
         vault = Vault(self.settings.master_keys) if with_vault else None
         registry = KeyRegistry(self.mongo, vault, self.actor)
-        return KeyChanges(self.mongo, vault, registry, self.audit, self.actor)
+        proxied = self.settings.proxy_from_environment
+        return KeyChanges(self.mongo, vault, registry, self.audit, self.actor, proxy_from_environment=proxied)
 
     def budget_changes(self) -> "BudgetChanges":
         """What changes budgets."""

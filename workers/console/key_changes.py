@@ -29,12 +29,26 @@ class KeyChanges:
     """Changes in the name of one operator."""
 
     def __init__(
-        self, mongo: Mongo, vault: Vault | None, registry: KeyRegistry, audit: AuditLog, actor: str
+        self,
+        mongo: Mongo,
+        vault: Vault | None,
+        registry: KeyRegistry,
+        audit: AuditLog,
+        actor: str,
+        *,
+        proxy_from_environment: bool = False,
     ) -> None:
-        """Take the database, the vault, the keys in the operator's name, the audit log, and who acts.
+        """Make changes in an operator's name.
 
-        The vault is needed to add, check and import only.
+        Args:
+            mongo: where the keys are.
+            vault: needed to add, check and import only.
+            registry: the keys, in the operator's name.
+            audit: where each change is written down.
+            actor: who acts.
+            proxy_from_environment: whether a check of a key goes through the environment's proxy.
         """
+        self._proxy_from_environment = proxy_from_environment
         self._mongo = mongo
         self._vault = vault
         self._registry = registry
@@ -120,7 +134,8 @@ class KeyChanges:
         """
         key = view.key
         secret = open_secret(self._opened(), key.automation_id, key.id, key.secret)
-        result = await probe(key.base_url, secret)
+        proxied = self._proxy_from_environment
+        result = await probe(key.base_url, secret, proxy_from_environment=proxied)
         after = {"ok": result.ok, "reason": result.reason}
         await self._audit.write(self._actor, "key.checked", _name(view), after=after)
         return result

@@ -132,7 +132,8 @@ class Services:
     def key_changes(self, actor: str) -> KeyChanges:
         """Adds and changes keys, in somebody's name."""
         registry = KeyRegistry(self.mongo, self.vault, actor)
-        return KeyChanges(self.mongo, self.vault, registry, self.audit, actor)
+        proxied = self.settings.proxy_from_environment
+        return KeyChanges(self.mongo, self.vault, registry, self.audit, actor, proxy_from_environment=proxied)
 
     def budget_changes(self, actor: str) -> BudgetChanges:
         """Sets and removes budgets, in somebody's name."""

@@ -64,7 +64,7 @@ async def run(settings: Settings) -> None:
         async with connection.channel() as channel:
             await declare_topology(channel)
         cost("gpt-4o-mini", 0, 0, 0)  # the price list takes half a second to load: not on the first request
-        upstream = Upstream(settings.max_in_flight)
+        upstream = Upstream(settings.max_in_flight, proxy_from_environment=settings.proxy_from_environment)
         stack.push_async_callback(upstream.close)
         pool = KeyPool(mongo, settings.worker_id)
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
@@ -84,7 +84,7 @@ async def run(settings: Settings) -> None:
         lanes = Lanes(settings, mongo, connection, handler.handle, pool)
         if metrics is not None:
             metrics.watch(in_hand=lambda: lanes.in_hand, in_flight=lambda: pool.held_calls)
-        prober = Prober(mongo, vault)
+        prober = Prober(mongo, vault, proxy_from_environment=settings.proxy_from_environment)
         _subscribe_to_changes(broker, settings, pool, lanes)
         _subscribe_to_unanswered(broker, handler)
         app = FastStream(broker, logger=None)

@@ -43,6 +43,8 @@ def error_in(data: dict[str, Any]) -> dict[str, Any] | None:
     error = data.get("error")
     if isinstance(error, dict):
         return error
+    if error:
+        return {"message": str(error)}
     return data if data.get("type") == "error" else None
 
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from contracts.errors import ErrorCode
 from infra.errors import VaultError
 from infra.vault import Vault
+from workers.generation.answers import Answer, Failure
 from workers.generation.assembly import Assembly, hides_usage, streamed_content
 from workers.generation.chunks import Chunks
 from workers.generation.classification import CANCELLED, Next
@@ -24,7 +25,7 @@ from workers.generation.replies import NobodyWaitsError
 from workers.generation.result import AttemptRecord, Error, Progress
 from workers.generation.spending import answered, failed
 from workers.generation.tokens import OutputAverages, estimate
-from workers.generation.upstream import Answer, Failure, Upstream
+from workers.generation.upstream import Upstream
 from workers.keys.key import Key
 from workers.keys.pool import KeyPool, Reservation, Reserved
 from workers.keys.registry import open_secret
@@ -214,7 +215,8 @@ class Attempts:
                 if failure.verdict.next is Next.STOP:
                     return Error(ErrorCode.PROVIDER_REJECTED, failure.message, provider=failure.provider)
                 provider_failures += failure.verdict.next is Next.BACK_OFF
-                if provider_failures >= MAX_PROVIDER_FAILURES or len(progress.attempts) >= MAX_ATTEMPTS:
+                is_over = failure.verdict.next is Next.GIVE_UP or len(progress.attempts) >= MAX_ATTEMPTS
+                if is_over or provider_failures >= MAX_PROVIDER_FAILURES:
                     return Error(ErrorCode.PROVIDER_UNAVAILABLE, failure.message, provider=failure.provider)
                 if failure.verdict.next is Next.BACK_OFF:
                     pause_s = back_off_s(provider_failures)

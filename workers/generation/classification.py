@@ -36,6 +36,7 @@ class Next(Enum):
     OTHER_KEY = "the next key, at once"
     BACK_OFF = "another key, or the same after a pause"
     STOP = "the answer is final"
+    GIVE_UP = "no further call: the next one would end like this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ TIMEOUT = Verdict(Outcome.TIMEOUT, Next.BACK_OFF, blames_key=True)
 CONNECTION_ERROR = Verdict(Outcome.CONNECTION_ERROR, Next.BACK_OFF, blames_key=True)
 BAD_RESPONSE = Verdict(Outcome.BAD_RESPONSE, Next.BACK_OFF, blames_key=True)
 CANCELLED = Verdict(Outcome.CANCELLED, Next.STOP)
+#: The provider closed a stream that its reader left waiting.
+READER_TOO_SLOW = Verdict(Outcome.CANCELLED, Next.GIVE_UP)
+TOO_LARGE = Verdict(Outcome.BAD_RESPONSE, Next.GIVE_UP)
 
 
 def classify(status: int, code: str, message: str, headers: Mapping[str, str], now: float) -> Verdict:

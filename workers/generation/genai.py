@@ -11,9 +11,9 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 
 from contracts.messages import Path
 from infra.messaging_spans import Attributes
+from workers.generation.answers import Answer, Failure
 from workers.generation.provider_usage import usage_of
 from workers.generation.reading import Request
-from workers.generation.upstream import Answer, Failure
 from workers.keys.key import Key
 
 #: What each endpoint does; of moderations the conventions know nothing.

@@ -1,9 +1,9 @@
 """What a request is told for which there is no key."""
 
 from contracts.errors import ErrorCode
+from workers.generation.answers import Failure
 from workers.generation.classification import Next
 from workers.generation.result import Error
-from workers.generation.upstream import Failure
 from workers.keys.selection import Refusal, RefusalReason
 
 

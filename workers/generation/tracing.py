@@ -28,6 +28,7 @@ from infra.trace_headers import trace_of
 from infra.tracing import fail, spanning
 from infra.vault import Vault
 from workers.generation import genai, genai_content
+from workers.generation.answers import Answer, Failure
 from workers.generation.attempts import Attempts
 from workers.generation.automation import Automation
 from workers.generation.chunks import Chunks
@@ -39,7 +40,7 @@ from workers.generation.reading import Envelope, Request, published_at
 from workers.generation.replies import NobodyWaitsError, Replies
 from workers.generation.request import SUCCEEDED, RequestHandler
 from workers.generation.result import Error
-from workers.generation.upstream import Answer, Failure, Upstream
+from workers.generation.upstream import Upstream
 from workers.generation.work import LaneFullError, Work
 from workers.keys.key import Key
 from workers.keys.pool import KeyPool, Reservation, Reserved

@@ -1,130 +1,84 @@
-"""The call to the provider: bytes through, over pooled connections.
+"""The call to the provider: bytes through, over pooled connections."""
 
-A plain call takes its headers and its address from the OpenAI SDK's client and sends them with `aiohttp`, the
-SDK's own transport, since what lies between them costs three times the call (docs/decisions/0027). A streamed
-one goes through the whole SDK.
-"""
-
-import asyncio
-import json
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from string import punctuation
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx2
 import orjson
-from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+import structlog
 from pydantic import SecretStr
+from pydantic_core import from_json
 
+from infra.errors import UnusableKeyError
+from workers.generation.answers import Answer, Failure
 from workers.generation.assembly import Assembly, error_in
+from workers.generation.call_time import CallTime
 from workers.generation.classification import (
     AUTH_FAILED,
     BAD_RESPONSE,
+    CANCELLED,
     CONNECTION_ERROR,
+    READER_TOO_SLOW,
     TIMEOUT,
-    Verdict,
-    classify,
+    TOO_LARGE,
     rate_limits,
 )
-from workers.keys.reported import RateLimits
+from workers.generation.event_stream import EventStream
+from workers.generation.provider_failures import broken_off, refused
+from workers.keys.provider_http import (
+    MOST_ANSWER_BYTES,
+    AnswerTooLargeError,
+    Destination,
+    destination,
+    open_session,
+    read_answer,
+    read_error,
+)
 
-#: Time to open a connection, in seconds.
-CONNECT_TIMEOUT_S = 10.0
-#: Clients kept, one for each key in use; more are dropped.
-MAX_CLIENTS = 4096
+log = structlog.get_logger()
+
+#: Keys whose destinations are kept; more are dropped.
+MAX_DESTINATIONS = 4096
 #: The provider's own correlation header (OpenAI, "Debugging requests").
 REQUEST_ID_HEADER = "X-Client-Request-Id"
 JSON_BODY = {"Content-Type": "application/json"}
-#: All that is said of a refused key: providers repeat a part of it.
-REFUSED_MESSAGE = "the provider refuses the key"
 EVENT_STREAM = "text/event-stream"
-#: The first HTTP status that is not a success; redirects are not followed.
+#: Successes are the statuses from here up to `MULTIPLE_CHOICES`; redirects are not followed.
+OK = 200
 MULTIPLE_CHOICES = 300
-#: Characters that are kept of an error that is not JSON.
-LONGEST_TEXT = 1000
-#: What a stream may fail of: the provider's word, the connection, its time, and an event that is not JSON.
-FAILURES = (APIError, httpx2.HTTPError, TimeoutError, json.JSONDecodeError, UnicodeDecodeError)
+#: What ends a stream of chat completions.
+DONE = b"[DONE]"
+#: An answer with fewer brackets is never nested too deeply for who reads it.
+FEW_BRACKETS = 100
+
+PassOn = Callable[[dict[str, Any]], Awaitable[None]]
+Read = Callable[[aiohttp.ClientResponse, CallTime], Awaitable[Answer | Failure]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The provider's JSON, as bytes and decoded; of a stream what is known of it.
-
-    `output_tokens` is an estimate for what was streamed, should the provider not count it.
-    """
-
-    raw: bytes
-    document: dict[str, Any]
-    http_status: int
-    latency_ms: int
-    rate_limits: RateLimits | None = None
-    output_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An attempt without an answer; `provider` is the provider's error body.
-
-    `output_tokens` is an estimate for what was streamed before it failed; None where nothing was.
-    """
-
-    verdict: Verdict
-    message: str
-    latency_ms: int
-    http_status: int | None = None
-    error_code: str | None = None
-    provider: dict[str, Any] | None = None
-    rate_limits: RateLimits | None = None
-    output_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One key's client of the SDK, and what it sends with each call."""
-
-    sdk: AsyncOpenAI
-    headers: Mapping[str, str]
-    base_url: str
-    #: The proxy that the environment names for the address, if any.
-    proxy: str | None
-
-    @classmethod
-    def of(cls, sdk: AsyncOpenAI) -> Self:
-        """Read what the SDK's client would send."""
-        named = {**sdk.default_headers, **sdk.auth_headers}
-        headers = {name: value for name, value in named.items() if isinstance(value, str)}
-        base_url = sdk.base_url
-        proxy = None if proxy_bypass(base_url.host) else getproxies().get(base_url.scheme)
-        return cls(sdk, headers, str(base_url).rstrip("/"), proxy)
+class NotPassedOnError(Exception):
+    """What is given the chunks of a stream raised; the cause says what."""
 
 
 class Upstream:
     """Calls providers for any number of keys over one connection pool."""
 
-    def __init__(self, max_in_flight: int) -> None:
-        """Open the pools, for so many calls at a time."""
-        self._http = DefaultAioHttpClient(
-            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
-            follow_redirects=False,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=httpx2.create_ssl_context()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        )
-        self._root = AsyncOpenAI(api_key="-", max_retries=0, http_client=self._http)
-        self._clients: dict[tuple[str, str], Client] = {}
+    def __init__(self, max_in_flight: int, *, proxy_from_environment: bool = False) -> None:
+        """Open the pool.
+
+        Args:
+            max_in_flight: calls at a time.
+            proxy_from_environment: whether `HTTPS_PROXY` and its like count.
+        """
+        self._session = open_session(max_in_flight)
+        self._proxy_from_environment = proxy_from_environment
+        self._destinations: dict[tuple[str, str], Destination] = {}
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
-        await self._http.aclose()
 
     async def call(
         self,
@@ -136,7 +90,7 @@ class Upstream:
         request_id: str,
         timeout_s: float,
     ) -> Answer | Failure:
-        """Make one call; it never raises for what a provider does.
+        """Make one call; it never raises for what a provider does, or for how a key is stored.
 
         Args:
             base_url: the provider's address, up to and with `/v1`.
@@ -146,27 +100,13 @@ class Upstream:
             request_id: sent along, for the provider's logs.
             timeout_s: how long the whole call may take, in seconds.
         """
-        client = self._client(base_url, api_key)
-        headers = {**client.headers, **_headers(request_id)}
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(timeout_s):
-                async with self._session.post(
-                    client.base_url + path,
-                    data=content,
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=client.proxy,
-                ) as response:
-                    raw = await response.read()
-        except aiohttp.ClientError as error:
-            return _unconnected(error, _since(started))
-        except TimeoutError:
-            return _too_late(timeout_s, _since(started))
-        status = response.status
-        if status >= MULTIPLE_CHOICES:
-            return _refused(status, response.headers, raw, api_key, _since(started))
-        return _answered(raw, status, response.headers, _since(started))
+
+        async def read(response: aiohttp.ClientResponse, time: CallTime) -> Answer | Failure:
+            return await _read(response, api_key, time)
+
+        return await self._ask(
+            base_url, api_key, path, content, request_id=request_id, timeout_s=timeout_s, read=read
+        )
 
     async def stream(
         self,
@@ -178,9 +118,12 @@ class Upstream:
         request_id: str,
         timeout_s: float,
         assembly: Assembly,
-        pass_on: Callable[[dict[str, Any]], Awaitable[None]],
+        pass_on: PassOn,
     ) -> Answer | Failure:
         """Make one call whose answer is streamed; it never raises for what a provider does.
+
+        Only waiting for the provider counts as the call's time. Who reads the stream has a bound of its own
+        (`call_time.py`); where it is reached, the failure is `CANCELLED`, and nobody's key is blamed.
 
         Args:
             base_url: the provider's address, up to and with `/v1`.
@@ -188,55 +131,94 @@ class Upstream:
             path: the endpoint below it.
             content: the JSON body.
             request_id: sent along, for the provider's logs.
-            timeout_s: how long the whole call may take, in seconds.
+            timeout_s: how long the provider may take, in seconds.
             assembly: is given all that comes.
             pass_on: is given what the automation is to see of it, in order; what it raises ends the call.
         """
-        client = self._client(base_url, api_key).sdk
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(timeout_s):
-                events = await client.post(
-                    path,
-                    cast_to=object,
-                    content=content,
-                    options={"headers": _headers(request_id)},
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-                response = events.response
-                async with events:
-                    if EVENT_STREAM not in response.headers.get("content-type", ""):
-                        raw = await response.aread()
-                        return _answered(raw, response.status_code, response.headers, _since(started))
-                    failure = await _follow(events, api_key, assembly, pass_on)
-        except FAILURES as error:
-            failure = _failed(error, api_key, 0, timeout_s)
-        latency_ms = _since(started)
-        if failure is None and not assembly.is_whole:
-            failure = Failure(BAD_RESPONSE, "the provider's stream ended before its answer did", 0)
-        if failure is not None:
-            streamed = assembly.output_tokens
-            status = failure.http_status if streamed is None else 200
-            return replace(failure, latency_ms=latency_ms, http_status=status, output_tokens=streamed)
-        return Answer(
-            assembly.raw,
-            assembly.document,
-            response.status_code,
-            latency_ms,
-            rate_limits(response.headers),
-            assembly.output_tokens,
-        )
 
-    def _client(self, base_url: str, api_key: SecretStr) -> Client:
+        async def read(response: aiohttp.ClientResponse, time: CallTime) -> Answer | Failure:
+            is_stream = EVENT_STREAM in response.headers.get("content-type", "")
+            if not OK <= response.status < MULTIPLE_CHOICES or not is_stream:
+                return await _read(response, api_key, time)
+            if (failure := await _follow(response, api_key, assembly, pass_on, time)) is not None:
+                return failure
+            if not assembly.is_whole:
+                verdict = READER_TOO_SLOW if time.is_reader_slow else BAD_RESPONSE
+                return Failure(verdict, "the provider's stream ended before its answer did", time.latency_ms)
+            return Answer(
+                assembly.raw,
+                assembly.document,
+                response.status,
+                time.latency_ms,
+                rate_limits(response.headers),
+                assembly.output_tokens,
+            )
+
+        answer = await self._ask(
+            base_url, api_key, path, content, request_id=request_id, timeout_s=timeout_s, read=read
+        )
+        streamed = assembly.output_tokens
+        if isinstance(answer, Failure) and streamed is not None:
+            return replace(answer, http_status=OK, output_tokens=streamed)
+        return answer
+
+    async def _ask(
+        self,
+        base_url: str,
+        api_key: SecretStr,
+        path: str,
+        content: bytes,
+        *,
+        request_id: str,
+        timeout_s: float,
+        read: Read,
+    ) -> Answer | Failure:
+        """Make a call, and have its answer read; whatever goes wrong with it is a failure of this call."""
+        time = CallTime(timeout_s)
+        try:
+            where = self._destination(base_url, api_key)
+            async with (
+                time.limit,
+                self._session.post(
+                    where.base_url + path,
+                    data=content,
+                    headers={**where.headers, **_headers(request_id)},
+                    allow_redirects=False,
+                    proxy=where.proxy,
+                ) as response,
+            ):
+                return await read(response, time)
+        except NotPassedOnError as error:
+            raise (error.__cause__ or error) from None
+        except AnswerTooLargeError:
+            message = f"the provider's answer is larger than {MOST_ANSWER_BYTES} bytes"
+            return Failure(TOO_LARGE, message, time.latency_ms, OK)
+        except UnusableKeyError as error:
+            return Failure(AUTH_FAILED, str(error), time.latency_ms, error_code=error.code)
+        except aiohttp.ClientError as error:
+            if time.is_reader_slow:
+                message = "the provider closed its stream while its reader was slow"
+                return Failure(READER_TOO_SLOW, message, time.latency_ms)
+            message = f"the connection failed: {type(error).__name__}"
+            return Failure(CONNECTION_ERROR, message, time.latency_ms)
+        except TimeoutError:
+            if time.is_readers_fault:
+                return Failure(CANCELLED, "the stream was not read in time", time.latency_ms)
+            return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", time.latency_ms)
+        except Exception as error:
+            log.exception("provider_call_failed", request_id=request_id)
+            message = f"the call failed inside: {type(error).__name__}"
+            return Failure(BAD_RESPONSE, message, time.latency_ms)
+
+    def _destination(self, base_url: str, api_key: SecretStr) -> Destination:
         identity = (base_url, api_key.get_secret_value())
-        client = self._clients.get(identity)
-        if client is None:
-            if len(self._clients) >= MAX_CLIENTS:
-                self._clients.clear()
-            sdk = self._root.with_options(api_key=api_key.get_secret_value(), base_url=base_url)
-            client = self._clients[identity] = Client.of(sdk)
-        return client
+        found = self._destinations.get(identity)
+        if found is None:
+            if len(self._destinations) >= MAX_DESTINATIONS:
+                self._destinations.clear()
+            found = destination(base_url, api_key, proxy_from_environment=self._proxy_from_environment)
+            self._destinations[identity] = found
+        return found
 
 
 def _headers(request_id: str) -> dict[str, str]:
@@ -244,98 +226,60 @@ def _headers(request_id: str) -> dict[str, str]:
 
 
 async def _follow(
-    events: AsyncStream[object],
+    response: aiohttp.ClientResponse,
     api_key: SecretStr,
     assembly: Assembly,
-    pass_on: Callable[[dict[str, Any]], Awaitable[None]],
+    pass_on: PassOn,
+    time: CallTime,
 ) -> Failure | None:
     """Pass on what comes, until the end; the provider may say in between that it failed."""
-    async for data in events:
-        if not isinstance(data, dict):
-            return Failure(BAD_RESPONSE, "an event of the provider's stream is not a JSON object", 0)
-        if (error := error_in(data)) is not None:
-            return _broken_off(error, api_key)
-        chunk = assembly.take(data)
-        if chunk is not None:
-            await pass_on(chunk)
+    events, size = EventStream(), 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > MOST_ANSWER_BYTES:
+            raise AnswerTooLargeError
+        for raw in events.feed(part):
+            if raw.startswith(DONE):
+                return None
+            try:
+                data = from_json(raw, allow_inf_nan=False)
+            except ValueError:
+                return Failure(BAD_RESPONSE, "an event of the provider's stream is not JSON", time.latency_ms)
+            if not isinstance(data, dict):
+                message = "an event of the provider's stream is not a JSON object"
+                return Failure(BAD_RESPONSE, message, time.latency_ms)
+            if (error := error_in(data)) is not None:
+                return broken_off(error, api_key, time.latency_ms)
+            if (chunk := assembly.take(data)) is not None:
+                with time.reader():
+                    await _pass_on(pass_on, chunk)
     return None
 
 
-def _failed(error: Exception, api_key: SecretStr, latency_ms: int, timeout_s: float) -> Failure:
-    """What an exception of the SDK or of the connection means."""
-    match error:
-        case APIStatusError(response=response):
-            return _refused(response.status_code, response.headers, response.content, api_key, latency_ms)
-        case TimeoutError():
-            return _too_late(timeout_s, latency_ms)
-        case APIError(body=dict() as body):
-            return replace(_broken_off(body, api_key), latency_ms=latency_ms)
-        case APIError() | httpx2.HTTPError():
-            return _unconnected(error.__cause__ or error, latency_ms)
-        case _:
-            return Failure(BAD_RESPONSE, "an event of the provider's stream is not JSON", latency_ms)
+async def _pass_on(pass_on: PassOn, chunk: dict[str, Any]) -> None:
+    try:
+        await pass_on(chunk)
+    except Exception as error:
+        raise NotPassedOnError from error
 
 
-def _unconnected(error: BaseException, latency_ms: int) -> Failure:
-    return Failure(CONNECTION_ERROR, f"the connection failed: {type(error).__name__}", latency_ms)
+async def _read(response: aiohttp.ClientResponse, api_key: SecretStr, time: CallTime) -> Answer | Failure:
+    """Read a whole answer, and say what it means."""
+    status, headers = response.status, response.headers
+    if status >= MULTIPLE_CHOICES:
+        return refused(status, headers, await read_error(response), api_key, time.latency_ms)
+    raw = await read_answer(response)
+    if status < OK or (document := _document(raw)) is None:
+        return Failure(BAD_RESPONSE, "the provider's answer is not a JSON object", time.latency_ms, status)
+    return Answer(raw, document, status, time.latency_ms, rate_limits(headers))
 
 
-def _too_late(timeout_s: float, latency_ms: int) -> Failure:
-    return Failure(TIMEOUT, f"no answer within {timeout_s:.0f} s", latency_ms)
-
-
-def _broken_off(error: dict[str, Any], api_key: SecretStr) -> Failure:
-    """Judge an error that came in a stream, in place of what should have followed."""
-    error = _scrubbed(error, api_key)
-    code = str(error.get("code") or error.get("type") or "")
-    message = str(error.get("message") or "the provider broke its stream off")
-    verdict = classify(500, code, message, {}, time.time())
-    if verdict is AUTH_FAILED:
-        return Failure(verdict, REFUSED_MESSAGE, 0, 200, code)
-    return Failure(verdict, message, 0, 200, code or None, {"error": error})
-
-
-def _since(started: float) -> int:
-    return round((time.perf_counter() - started) * 1000)
-
-
-def _answered(raw: bytes, status: int, headers: Mapping[str, str], latency_ms: int) -> Answer | Failure:
+def _document(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object of an answer, if it is one that every reader of the contract can read."""
     try:
         document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict) or status >= MULTIPLE_CHOICES:
-        return Failure(BAD_RESPONSE, "the provider's answer is not a JSON object", latency_ms, status)
-    return Answer(raw, document, status, latency_ms, rate_limits(headers))
-
-
-def _refused(
-    status: int, headers: Mapping[str, str], content: bytes, api_key: SecretStr, latency_ms: int
-) -> Failure:
-    """Judge an answer that is no success; the key is taken out of it, should the provider repeat it."""
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        body = None
-    text = {"message": content.decode(errors="replace")[:LONGEST_TEXT]}
-    body = _scrubbed(body if isinstance(body, dict) else text, api_key)
-    details = body.get("error", body)
-    details = details if isinstance(details, dict) else {"message": str(details)}
-    code = str(details.get("code") or details.get("type") or "")
-    kind = str(details.get("type") or "")
-    message = str(details.get("message") or f"HTTP {status}")
-    verdict = classify(status, kind if kind == "insufficient_quota" else code, message, headers, time.time())
-    if verdict is AUTH_FAILED:
-        return Failure(verdict, REFUSED_MESSAGE, latency_ms, status, code or None)
-    return Failure(verdict, message, latency_ms, status, code or None, body, rate_limits(headers))
-
-
-def _scrubbed(value: Any, api_key: SecretStr) -> Any:
-    """The value, with the key taken out of every text."""
-    if isinstance(value, str):
-        return value.replace(api_key.get_secret_value(), "[key]")
-    if isinstance(value, dict):
-        return {_scrubbed(name, api_key): _scrubbed(item, api_key) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_scrubbed(item, api_key) for item in value]
-    return value
+        if raw.count(b"{") + raw.count(b"[") > FEW_BRACKETS:
+            from_json(raw)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,7 +1,7 @@
 """What may be told of a key: its state, what is used of its limits, and four characters of its secret."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from infra.errors import NotFoundError
@@ -129,15 +129,15 @@ def public_fields(document: Document, key: Key, now: float) -> dict[str, object]
         "key_id": key.id,
         "automation_id": key.automation_id,
         "alias": key.alias,
-        "last_four": document["last_four"],
+        "last_four": document.get("last_four", ""),
         "base_url": key.base_url,
         "tier": TIERS[key.tier].value,
         "status": key.status,
         "status_reason": key.status_reason,
-        "status_since": document["status_since"],
-        "status_until": document["status_until"],
-        "next_probe_at": document.get("probe", {}).get("at"),
-        "limits": document["limits"],
+        "status_since": document.get("status_since"),
+        "status_until": document.get("status_until"),
+        "next_probe_at": None if key.probe_at is None else document["probe"]["at"],
+        "limits": asdict(key.limits),
         "warnings": warnings(key, now),
         "utilisation": round(utilisation(key, room(key, now)), 4),
         "minute_requests": requests,

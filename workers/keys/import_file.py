@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from infra.errors import PlatformError
 from workers.keys.facts import TIERS, Tier
-from workers.keys.key import Limits
-from workers.keys.registry import DEFAULT_BASE_URL, MOST
+from workers.keys.key import LARGEST_LIMIT, Limits
+from workers.keys.registry import DEFAULT_BASE_URL
 
 #: Columns of a file to import; the first three are needed.
 CSV_COLUMNS = (
@@ -92,7 +92,7 @@ def _limits_of(fields: Mapping[str, str]) -> Limits:
         values = [int(fields[name]) if fields.get(name) else None for name in CSV_COLUMNS[3:7]]
     except ValueError:
         raise PlatformError("a limit is not a whole number") from None
-    if any(value is not None and not 1 <= value <= MOST for value in values):
+    if any(value is not None and not 1 <= value <= LARGEST_LIMIT for value in values):
         raise PlatformError("a limit is less than 1, or too large")
     return Limits(*values)
 

@@ -9,6 +9,10 @@ from contracts.messages import Outcome
 from infra.vault import Sealed
 from workers.keys.reported import Reported
 
+#: The largest limit: MongoDB's largest integer.
+LARGEST_LIMIT = 2**63 - 1
+HIGHEST_TIER = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -86,7 +90,18 @@ class Key:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], now: float) -> Self:
-        """Read a key's document; holds of workers that are gone, and leases that are over, are left out."""
+        """Read a key's document; holds of workers that are gone, and leases that are over, are left out.
+
+        A document that can't be read, such as one that was edited by hand, is a key in status `error`, which
+        says why: so it is out of use, and keeps none from the automation's other keys.
+        """
+        try:
+            return cls._read(document, now)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            return cls._unreadable(document, f"its document can't be read: {type(error).__name__}: {error}")
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any], now: float) -> Self:
         held = [hold for hold in document.get("held", ()) if _seconds(hold["until"]) > now]
         leased = [lease for lease in document.get("leased", ()) if _seconds(lease["until"]) > now]
         health = document.get("health", {})
@@ -95,9 +110,9 @@ class Key:
             automation_id=document["automation_id"],
             alias=document["alias"],
             base_url=document["base_url"],
-            tier=document.get("tier", 0),
+            tier=_tier(document.get("tier", 0)),
             secret=Sealed.from_document(document["secret"]),
-            limits=Limits(**document["limits"]),
+            limits=Limits(**{name: _limit(name, value) for name, value in document["limits"].items()}),
             status=document["status"],
             status_reason=document.get("status_reason", ""),
             status_until=_seconds_or_none(document.get("status_until")),
@@ -118,6 +133,37 @@ class Key:
             denied_models={d["model"]: _seconds(d["until"]) for d in document.get("denied_models", ())},
             reported={r["model"]: Reported.from_document(r) for r in document.get("reported", ())},
             leased=tuple(LeasedCall(_seconds(e["until"]), e["n"], e["t"], e["m"]) for e in leased),
+        )
+
+    @classmethod
+    def _unreadable(cls, document: Mapping[str, Any], reason: str) -> Self:
+        return cls(
+            id=str(document["_id"]),
+            automation_id=str(document.get("automation_id")),
+            alias=str(document.get("alias")),
+            base_url=str(document.get("base_url")),
+            tier=0,
+            secret=Sealed("", b"", b""),
+            limits=Limits(),
+            status="error",
+            status_reason=reason,
+            status_until=None,
+            cause=None,
+            probe_at=None,
+            ramp_since=0.0,
+            cooled_until=0.0,
+            cool_reason=None,
+            window=(),
+            day="",
+            day_tokens=0,
+            held_calls=0,
+            held_tokens=0,
+            latency_ms=0.0,
+            error_rate=0.0,
+            failures_in_a_row=0,
+            last_used_at=0.0,
+            denied_models={},
+            reported={},
         )
 
     def is_usable(self, now: float) -> bool:
@@ -164,3 +210,18 @@ def _seconds(moment: datetime) -> float:
 
 def _seconds_or_none(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
+
+
+def _tier(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value <= HIGHEST_TIER:
+        raise ValueError(f"tier is not one of 0 to {HIGHEST_TIER}")
+    return value
+
+
+def _limit(name: str, value: object) -> int | None:
+    """A limit that was set by hand may be a double, which MongoDB's shell makes of any number."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 1 <= value <= LARGEST_LIMIT or value != int(value):
+        raise ValueError(f"the limit {name} is not a whole number of 1 or more")
+    return int(value)

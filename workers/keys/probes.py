@@ -5,19 +5,22 @@ one that is still `active`, where an automation that leased it says that the pro
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-import httpx2
+import aiohttp
+import orjson
 import structlog
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from pydantic import SecretStr
 
-from infra.errors import VaultError
+from infra.background_tasks import BackgroundTasks
+from infra.errors import UnusableKeyError, VaultError
 from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
 from infra.vault import Sealed, Vault
 from workers.keys.checks import claim_check
 from workers.keys.probe_schedule import INTERVALS_S
+from workers.keys.provider_http import Destination, destination, open_session, read_error
 from workers.keys.registry import open_secret
 from workers.keys.status import CHANGE_FIELDS, StatusChange, change_status
 
@@ -27,6 +30,8 @@ PROBE_TIMEOUT_S = 15.0
 #: How often to look for a key that is due, in seconds.
 LOOK_S = 1.0
 ACTOR = "probe"
+#: Characters of a provider's error code that are told.
+LONGEST_CODE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +44,72 @@ class ProbeResult:
     is_refusal: bool = False
 
 
-async def probe(base_url: str, api_key: SecretStr) -> ProbeResult:
-    """Ask once; it never raises for what a provider does.
+async def probe(base_url: str, api_key: SecretStr, *, proxy_from_environment: bool = False) -> ProbeResult:
+    """Ask once; it never raises for what a provider does, or for how a key is stored.
 
     Args:
         base_url: the provider's address, up to and with `/v1`.
         api_key: the key to ask with.
+        proxy_from_environment: whether `HTTPS_PROXY` and its like count.
     """
-    async with AsyncOpenAI(
-        api_key=api_key.get_secret_value(), base_url=base_url, max_retries=0, timeout=PROBE_TIMEOUT_S
-    ) as client:
-        try:
-            await client.get("/models", cast_to=httpx2.Response)
-        except APIStatusError as error:
-            code = str(error.code or error.type or "no code")
-            reason = f"the provider answers {error.status_code} {code}"
-            return ProbeResult(ok=False, reason=reason, is_refusal=error.status_code in {401, 403})
-        except APIConnectionError as error:
-            return ProbeResult(ok=False, reason=f"no connection: {type(error.__cause__ or error).__name__}")
-    return ProbeResult(ok=True, reason="the provider takes the key")
+    try:
+        where = destination(base_url, api_key, proxy_from_environment=proxy_from_environment)
+        async with asyncio.timeout(PROBE_TIMEOUT_S), open_session(1) as session:
+            return await _answer(session, where)
+    except UnusableKeyError as error:
+        return ProbeResult(ok=False, reason=str(error))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return ProbeResult(ok=False, reason=f"no connection: {type(error).__name__}")
+
+
+async def _answer(session: aiohttp.ClientSession, where: Destination) -> ProbeResult:
+    url = where.base_url + "/models"
+    async with session.get(url, headers=where.headers, allow_redirects=False, proxy=where.proxy) as response:
+        status = response.status
+        if 200 <= status < 300:
+            return ProbeResult(ok=True, reason="the provider takes the key")
+        code = _error_code(await read_error(response))
+    return ProbeResult(
+        ok=False, reason=f"the provider answers {status} {code}", is_refusal=status in {401, 403}
+    )
+
+
+def _error_code(content: bytes) -> str:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
+    error = error if isinstance(error, dict) else {}
+    return str(error.get("code") or error.get("type") or "no code")[:LONGEST_CODE]
 
 
 class Prober:
     """Brings keys back that stopped, when their provider takes them again."""
 
-    def __init__(self, mongo: Mongo, vault: Vault) -> None:
-        """Take the database and what opens the keys' secrets."""
+    def __init__(self, mongo: Mongo, vault: Vault, *, proxy_from_environment: bool = False) -> None:
+        """Make a prober that does not run yet.
+
+        Args:
+            mongo: where the keys are.
+            vault: opens their secrets.
+            proxy_from_environment: whether `HTTPS_PROXY` and its like count.
+        """
         self._mongo = mongo
         self._vault = vault
-        self._task: asyncio.Task[None] | None = None
+        self._proxy_from_environment = proxy_from_environment
+        self._tasks = BackgroundTasks("prober")
 
     async def start(self) -> None:
         """Look for keys that are due, from now on."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks.keep("look", self._run)
 
     async def close(self) -> None:
         """Stop; a probe that is under way is repeated by another worker, an interval later."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
 
     async def probe_due(self) -> int:
-        """Probe every key that is due, and check those that are in doubt.
+        """Probe every key that is due, and check those that are in doubt; one that can't be keeps no other.
 
         Returns:
             How many were asked of.
@@ -94,7 +123,9 @@ class Prober:
         doubtful = []
         while (key := await claim_check(self._mongo)) is not None:
             doubtful.append(key)
-        await asyncio.gather(*map(self._probe, due), *map(self._check, doubtful))
+        probes = [self._alone(self._probe, key) for key in due]
+        checks = [self._alone(self._check, key) for key in doubtful]
+        await asyncio.gather(*probes, *checks)
         return len(due) + len(doubtful)
 
     async def _run(self) -> None:
@@ -104,6 +135,15 @@ class Prober:
             except PyMongoError as error:
                 log.warning("probes_delayed", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
+
+    async def _alone(self, ask: Callable[[Document], Awaitable[None]], key: Document) -> None:
+        """Whatever is wrong with one key's document is that key's trouble."""
+        try:
+            await ask(key)
+        except PyMongoError as error:
+            log.warning("probes_delayed", error=type(error).__name__)
+        except Exception:
+            log.exception("probe_failed", key_id=key["_id"])
 
     async def _claim(self) -> Document | None:
         """Take a key that is due; its next probe is twice as far off, should this one come to nothing."""
@@ -121,6 +161,7 @@ class Prober:
         claimed: Document | None = await self._mongo.keys.find_one_and_update(
             {
                 "probe.at": {"$ne": None},
+                "probe.interval_s": {"$type": "number"},
                 "status": {"$in": ["error", "exhausted"]},
                 "$expr": {"$lte": ["$probe.at", "$$NOW"]},
             },
@@ -143,7 +184,8 @@ class Prober:
             secret = open_secret(
                 self._vault, key["automation_id"], key["_id"], Sealed.from_document(key["secret"])
             )
-            result = await probe(key["base_url"], secret)
+            proxied = self._proxy_from_environment
+            result = await probe(key["base_url"], secret, proxy_from_environment=proxied)
         except VaultError as error:
             result = ProbeResult(ok=False, reason=str(error))
         log.info("key_probed", key_id=key["_id"], alias=key["alias"], ok=result.ok, reason=result.reason)

@@ -11,20 +11,19 @@ from pydantic import SecretStr
 
 from contracts.messages import KeyStatus
 from infra.alerts import resolve_alerts
-from infra.errors import ConflictError, NotFoundError, PlatformError
+from infra.errors import ConflictError, NotFoundError, PlatformError, VaultError
 from infra.mongo import Document, DuplicateKeyError, Mongo, Session
 from infra.outbox import announce
 from infra.vault import Sealed, Vault
-from workers.keys.key import Limits
+from workers.keys.key import LARGEST_LIMIT, Limits
+from workers.keys.provider_address import address_problem
+from workers.keys.provider_http import is_sendable
 from workers.keys.status import StatusChange, change_status, revoke_leases
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 ALIAS = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,100}")
-BASE_URL = re.compile(r"https?://[^\s/@]+(/[^\s]*)?")
 #: Characters of a key of which the last four may be shown.
 SHORTEST_SHOWN = 12
-#: The largest limit: MongoDB's largest integer.
-MOST = 2**63 - 1
 
 
 def secret_context(automation_id: str, key_id: str) -> str:
@@ -38,7 +37,11 @@ def open_secret(vault: Vault, automation_id: str, key_id: str, sealed: Sealed) -
     Raises:
         VaultError: another master key's, changed, or moved.
     """
-    return SecretStr(vault.open(sealed, secret_context(automation_id, key_id)).decode())
+    context = secret_context(automation_id, key_id)
+    try:
+        return SecretStr(vault.open(sealed, context).decode())
+    except UnicodeDecodeError:
+        raise VaultError(f"can't open {context}: it is not a text") from None
 
 
 def check_new(alias: str, api_key: SecretStr, limits: Limits, base_url: str) -> None:
@@ -48,14 +51,14 @@ def check_new(alias: str, api_key: SecretStr, limits: Limits, base_url: str) -> 
         PlatformError: a part of it is wrong; which one is said, and never its value.
     """
     value = api_key.get_secret_value()
-    if not value.isascii() or not value.isprintable() or not value:
+    if not is_sendable(value):
         raise PlatformError("the API key is empty, or has characters that none has")
-    if any(limit is not None and not 1 <= limit <= MOST for limit in asdict(limits).values()):
+    if any(limit is not None and not 1 <= limit <= LARGEST_LIMIT for limit in asdict(limits).values()):
         raise PlatformError("a limit is less than 1, or larger than any that can be kept")
     if not ALIAS.fullmatch(alias):
         raise PlatformError("a key's name has 1 to 100 characters, none of them a control character")
-    if not BASE_URL.fullmatch(base_url):
-        raise PlatformError("the provider's address begins with http:// or https://, and has no spaces")
+    if (problem := address_problem(base_url)) is not None:
+        raise PlatformError(f"the provider's address can't be one: {problem}")
 
 
 def last_four(api_key: SecretStr) -> str:
@@ -99,7 +102,7 @@ class KeyRegistry:
         Raises:
             NotFoundError: there is no such automation.
             ConflictError: the alias is taken, or the same API key is there already.
-            PlatformError: the API key is empty, or a limit is less than 1.
+            PlatformError: the API key, a limit, the alias or the address can't be one.
         """
         vault = self._vault
         if vault is None:

@@ -49,9 +49,12 @@ def test_a_key_stays_active_whatever_else_goes_wrong(outcome: str) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (AUTH, "401 invalid_api_key"),
-        (AUTH | {"http_status": 403, "error_code": None}, "403 no code"),
-        (AUTH | {"http_status": None, "error_code": "secret_unreadable"}, "no answer secret_unreadable"),
+        (AUTH, "the provider refuses the key: 401 invalid_api_key"),
+        (AUTH | {"http_status": 403, "error_code": None}, "the provider refuses the key: 403 no code"),
+        (
+            AUTH | {"http_status": None, "error_code": "wrong_base_url"},
+            "no call can be made with the key: wrong_base_url",
+        ),
     ],
 )
 @pytest.mark.parametrize("status", ["active", "exhausted"])
@@ -59,7 +62,7 @@ def test_a_key_that_the_provider_refuses_is_in_error_with_the_reason(
     row: dict[str, Any], reason: str, status: str
 ) -> None:
     assert decide({}, row, {}, status=status) == StatusChange(
-        "error", f"the provider refuses the key: {reason}", None, "accounting", NOON, "refused"
+        "error", reason, None, "accounting", NOON, "refused"
     )
 
 

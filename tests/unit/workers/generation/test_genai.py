@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from contracts.messages import Path
 from tests.builders import NOW, make_envelope, make_key
 from workers.generation import genai
+from workers.generation.answers import Answer, Failure
 from workers.generation.classification import AUTH_FAILED, BAD_RESPONSE, CONNECTION_ERROR, TIMEOUT
 from workers.generation.reading import Request
-from workers.generation.upstream import Answer, Failure
 
 
 def request(body: dict[str, Any], path: Path = Path.CHAT_COMPLETIONS) -> Request:

@@ -7,9 +7,9 @@ import pytest
 
 from contracts.errors import ErrorCode
 from tests.builders import NOW
+from workers.generation.answers import Failure
 from workers.generation.classification import MODEL_UNAVAILABLE, SERVER_ERROR, classify
 from workers.generation.refusals import refused
-from workers.generation.upstream import Failure
 from workers.keys.selection import Refusal, RefusalReason
 
 PROVIDER: dict[str, Any] = {"error": {"message": "what the provider says"}}

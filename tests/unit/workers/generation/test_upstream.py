@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from contracts.messages import Outcome
 from infra.local.simulator import create_app
 from infra.local.simulator.script import Script
+from workers.generation.answers import Answer, Failure
 from workers.generation.assembly import Assembly
-from workers.generation.classification import Next
-from workers.generation.upstream import Answer, Failure, Upstream
+from workers.generation.classification import CANCELLED, READER_TOO_SLOW, Next
+from workers.generation.upstream import Upstream
 
 SECRET = "sk-very-secret-0123456789"
 HELLO = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
@@ -126,20 +127,83 @@ async def test_any_request_id_can_be_sent(provider: Provider, ask: Ask, request_
     assert "x-evil" not in request.headers
 
 
-async def test_the_proxy_of_the_environment_is_used_but_where_it_says_not(
-    provider: Provider, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+async def test_the_proxy_of_the_environment_is_used_where_that_is_set_but_where_it_says_not(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", provider.serve)
+    upstream = Upstream(10, proxy_from_environment=True)
     async with TestServer(app) as proxy:
         monkeypatch.setenv("http_proxy", str(proxy.make_url("/")))
         monkeypatch.setenv("no_proxy", "unreachable.invalid")
         assert isinstance(await call(upstream, "http://provider.invalid/v1"), Answer)
         failure = await refused(call(upstream, "http://unreachable.invalid/v1"))
+    await upstream.close()
     assert failure.verdict.outcome is Outcome.CONNECTION_ERROR
     assert [str(request.url) for request, _ in provider.requests] == [
         "http://provider.invalid/v1/chat/completions"
     ]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "code"),
+    [
+        ("https://api.example.com:44e/v1", "wrong_base_url"),
+        ("https://api.example.com:99999/v1", "wrong_base_url"),
+        ("http://a..b/v1", "wrong_base_url"),
+        ("http://user:password@127.0.0.1/v1", "wrong_base_url"),
+        ("file:///etc/passwd", "wrong_base_url"),
+        ("", "wrong_base_url"),
+        (None, "wrong_base_url"),
+    ],
+)
+async def test_a_key_with_a_wrong_address_fails_alone_and_is_stopped(
+    upstream: Upstream, base_url: Any, code: str
+) -> None:
+    failure = await refused(call(upstream, base_url))
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.AUTH_FAILED, Next.OTHER_KEY)
+    assert (failure.error_code, failure.http_status) == (code, None)
+
+
+@pytest.mark.parametrize("key", ["", "sk-a\r\nx-evil: 1", "sk-\u00e9", "sk-\ud800", "sk-\x00"])
+async def test_a_key_that_can_not_stand_in_a_header_fails_alone_and_is_stopped(
+    provider: Provider, ask: Ask, key: str
+) -> None:
+    failure = await refused(ask(key))
+    assert (failure.verdict.outcome, failure.error_code) == (Outcome.AUTH_FAILED, "wrong_api_key_characters")
+    assert not provider.requests
+
+
+async def test_an_exception_that_nobody_foresaw_is_a_failure_of_the_call(
+    upstream: Upstream, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(upstream._session, "post", broken)
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.BACK_OFF)
+
+
+async def test_an_answer_that_is_too_large_is_not_asked_for_again(
+    provider: Provider, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.keys.provider_http.MOST_ANSWER_BYTES", 100)
+    provider.answers(200, json.dumps({"id": "x" * 100}))
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.GIVE_UP)
+    assert "larger than" in failure.message
+
+
+@pytest.mark.parametrize("depth", [300, 900, 100_000])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_answer_that_is_nested_too_deeply_is_a_failure(
+    provider: Provider, ask: Ask, status: int, depth: int
+) -> None:
+    provider.answers(status, '{"error":' + '{"a":' * depth + "1" + "}" * (depth + 1))
+    failure = await refused(ask())
+    assert failure.verdict.outcome is (Outcome.BAD_RESPONSE if status == 200 else Outcome.REJECTED)
+    assert len(json.dumps(failure.provider)) < 10_000
 
 
 async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
@@ -150,7 +214,7 @@ async def test_calls_side_by_side_go_out_with_their_own_keys(ask: Ask) -> None:
 
 
 async def test_more_keys_than_are_kept_are_no_trouble(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.generation.upstream.MAX_CLIENTS", 2)
+    monkeypatch.setattr("workers.generation.upstream.MAX_DESTINATIONS", 2)
     for key in ["sk-1", "sk-2", "sk-3", "sk-1", "sk-4"]:
         answer = await ask(key)
         assert isinstance(answer, Answer)
@@ -354,8 +418,13 @@ class Streamed:
     def __init__(self, upstream: Upstream, base_url: str) -> None:
         self._upstream, self._base_url = upstream, base_url
         self.passed_on: list[dict[str, Any]] = []
+        self.pause_s = 0.0
+        self.error: Exception | None = None
 
     async def take(self, data: dict[str, Any]) -> None:
+        await asyncio.sleep(self.pause_s)
+        if self.error is not None:
+            raise self.error
         self.passed_on.append(data)
 
     async def call(self, timeout_s: float = 10.0) -> Answer | Failure:
@@ -436,6 +505,52 @@ async def test_a_stream_that_stalls_is_given_up_after_its_time(
     failure = await refused(streamed.call(timeout_s=1.0))
     assert (failure.verdict.outcome, failure.output_tokens) == (Outcome.TIMEOUT, 2)
     assert len(streamed.passed_on) == 1
+
+
+async def test_a_reader_that_takes_longer_than_any_provider_may_is_given_up_and_no_key_is_blamed(
+    provider: Provider, streamed: Streamed
+) -> None:
+    provider.answers(200, FIRST + LAST + DONE, EVENTS)
+    streamed.pause_s = 30
+    failure = await refused(streamed.call(timeout_s=0.5))
+    assert failure.verdict is CANCELLED
+    assert failure.output_tokens is not None
+    assert not failure.verdict.blames_key
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["ends", "reset"])
+async def test_a_provider_that_loses_patience_with_a_slow_reader_is_not_asked_again_nor_blamed(
+    provider: Provider, streamed: Streamed, monkeypatch: pytest.MonkeyPatch, *, is_reset: bool
+) -> None:
+    async def lose_patience(request: web.Request) -> web.StreamResponse:
+        headers = {"content-type": EVENTS, **({"content-length": "100000"} if is_reset else {})}
+        response = web.StreamResponse(headers=headers)
+        response.force_close()
+        await response.prepare(request)
+        await response.write(FIRST)
+        if is_reset and request.transport is not None:
+            request.transport.close()
+        return response
+
+    monkeypatch.setattr("workers.generation.call_time.SLOW_READER_S", 0.1)
+    provider.handler = lose_patience
+    streamed.pause_s = 0.2
+    failure = await refused(streamed.call())
+    assert failure.verdict is READER_TOO_SLOW
+    assert not failure.verdict.blames_key
+    assert failure.output_tokens is not None
+
+
+async def test_what_the_reader_raises_is_not_taken_for_the_providers(
+    provider: Provider, streamed: Streamed
+) -> None:
+    class GoneError(Exception):
+        pass
+
+    provider.answers(200, FIRST + LAST + DONE, EVENTS)
+    streamed.error = GoneError()
+    with pytest.raises(GoneError):
+        await streamed.call()
 
 
 async def test_a_provider_that_does_not_stream_is_answered_by_all_the_same(

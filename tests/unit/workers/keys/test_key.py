@@ -149,3 +149,39 @@ def test_what_is_leased_is_held_until_it_is_over() -> None:
     key = Key.from_document(document, NOW)
     assert key.leased == (LeasedCall(NOW + 300, 1, 500, "o3"),)
     assert (key.held_calls, key.held_tokens) == (3, 530)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secret": None},
+        {"secret": {}},
+        {"limits": None},
+        {"limits": {"requests_per_minute": 0}},
+        {"limits": {"requests_per_minute": 2**70}},
+        {"limits": {"tokens_per_minute": "many"}},
+        {"limits": {"tokens_per_minute": 1.5}},
+        {"limits": {"tokens_per_minute": float("nan")}},
+        {"limits": {"unheard_of": 1}},
+        {"tier": 7},
+        {"tier": "primary"},
+        {"window": [{"s": 1}]},
+        {"held": 7},
+        {"leased": [None]},
+        {"health": []},
+        {"probe": "soon"},
+        {"status_until": "tomorrow"},
+        {"denied_models": {"a": 1}},
+        {"reported": [{}]},
+    ],
+    ids=str,
+)
+def test_a_key_whose_document_can_not_be_read_is_in_error_and_says_so(changes: dict[str, Any]) -> None:
+    key = Key.from_document(key_document(**changes), NOW)
+    assert (key.id, key.alias, key.status) == ("key-1", "Primary", "error")
+    assert key.status_reason.startswith("its document can't be read: ")
+    assert not key.is_usable(NOW)
+
+
+def test_a_limit_that_a_shell_wrote_as_a_double_is_a_limit() -> None:
+    assert Key.from_document(key_document(limits={"requests_per_minute": 500.0}), NOW).limits == Limits(500)
