@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from contracts.messages import KeyStatus
-from infra.errors import PlatformError
+from infra.errors import PlatformError, VaultError
 from infra.mongo import Mongo
 from infra.vault import Vault
 from workers.console.access.audit import AuditLog
@@ -127,15 +127,15 @@ class KeyChanges:
         return await find_key(self._mongo, key.automation_id, key.alias)
 
     async def check(self, view: KeyView) -> ProbeResult:
-        """Ask the provider whether it takes a key (`GET /models`, which costs nothing).
-
-        Raises:
-            VaultError: none of the master keys opens it.
-        """
-        key = view.key
-        secret = open_secret(self._opened(), key.automation_id, key.id, key.secret)
-        proxied = self._proxy_from_environment
-        result = await probe(key.base_url, secret, proxy_from_environment=proxied)
+        """Ask the provider whether it takes a key (`GET /models`, which costs nothing)."""
+        key, vault = view.key, self._opened()
+        try:
+            secret = open_secret(vault, key.automation_id, key.id, key.secret)
+        except VaultError as error:
+            result = ProbeResult(ok=False, reason=str(error))
+        else:
+            proxied = self._proxy_from_environment
+            result = await probe(key.base_url, secret, proxy_from_environment=proxied)
         after = {"ok": result.ok, "reason": result.reason}
         await self._audit.write(self._actor, "key.checked", _name(view), after=after)
         return result

@@ -194,9 +194,8 @@ class Attempts:
                     "key_unreadable", about=request.envelope, key_id=reserved.key.id, reason=str(error)
                 )
                 if reserved.key.id in avoid:
-                    return Error(
-                        ErrorCode.INTERNAL, "no master key of the worker opens the automation's keys"
-                    )
+                    message = "no master key of the worker opens the automation's keys"
+                    return Error(ErrorCode.NO_USABLE_KEY, message)
                 avoid.add(reserved.key.id)
                 answer = None
             if answer is not None:

@@ -5,8 +5,11 @@ What an automation reports may be untrue, so it changes no key's status; `probes
 
 from collections.abc import Collection
 
-from infra.mongo import Document, Mongo, ReturnDocument
-from workers.keys.status import CHANGE_FIELDS
+from infra.mongo import Document, Mongo
+
+#: Keys that are to be checked, and the update with which a worker takes one.
+DOUBTED: Document = {"check_at": {"$ne": None}, "status": "active"}
+TAKEN: Document = {"$unset": {"check_at": ""}}
 
 
 async def ask_for_checks(mongo: Mongo, key_ids: Collection[str]) -> None:
@@ -17,21 +20,3 @@ async def ask_for_checks(mongo: Mongo, key_ids: Collection[str]) -> None:
     """
     active: Document = {"_id": {"$in": list(key_ids)}, "status": "active"}
     await mongo.keys.update_many(active, [{"$set": {"check_at": "$$NOW"}}])
-
-
-async def claim_check(mongo: Mongo) -> Document | None:
-    """Take a key that is to be checked; no other worker gets it.
-
-    Returns:
-        Its document, as far as a check needs it; None: there is none.
-
-    Raises:
-        PyMongoError: MongoDB is away or refused.
-    """
-    claimed: Document | None = await mongo.keys.find_one_and_update(
-        {"check_at": {"$ne": None}, "status": "active"},
-        {"$unset": {"check_at": ""}},
-        projection={**CHANGE_FIELDS, "base_url": 1, "secret": 1},
-        return_document=ReturnDocument.AFTER,
-    )
-    return claimed

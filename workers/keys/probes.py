@@ -16,13 +16,14 @@ from pydantic import SecretStr
 
 from infra.background_tasks import BackgroundTasks
 from infra.errors import UnusableKeyError, VaultError
-from infra.mongo import Document, Mongo, PyMongoError, ReturnDocument
+from infra.mongo import Document, Mongo, PyMongoError
 from infra.vault import Sealed, Vault
-from workers.keys.checks import claim_check
+from workers.keys.checks import DOUBTED, TAKEN
+from workers.keys.key_claims import KeyClaims
 from workers.keys.probe_schedule import INTERVALS_S
 from workers.keys.provider_http import Destination, destination, open_session, read_error
 from workers.keys.registry import open_secret
-from workers.keys.status import CHANGE_FIELDS, StatusChange, change_status
+from workers.keys.status import StatusChange, change_status
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class ProbeResult:
 
     ok: bool
     reason: str
-    #: Whether the provider says that it is the key which it does not take.
+    #: Whether the provider says that it is the key which it does not take, or no call can be made with it.
     is_refusal: bool = False
 
 
@@ -57,7 +58,7 @@ async def probe(base_url: str, api_key: SecretStr, *, proxy_from_environment: bo
         async with asyncio.timeout(PROBE_TIMEOUT_S), open_session(1) as session:
             return await _answer(session, where)
     except UnusableKeyError as error:
-        return ProbeResult(ok=False, reason=str(error))
+        return ProbeResult(ok=False, reason=str(error), is_refusal=True)
     except (aiohttp.ClientError, TimeoutError) as error:
         return ProbeResult(ok=False, reason=f"no connection: {type(error).__name__}")
 
@@ -98,6 +99,7 @@ class Prober:
         self._mongo = mongo
         self._vault = vault
         self._proxy_from_environment = proxy_from_environment
+        self._claims = KeyClaims(mongo)
         self._tasks = BackgroundTasks("prober")
 
     async def start(self) -> None:
@@ -121,7 +123,7 @@ class Prober:
         while (key := await self._claim()) is not None:
             due.append(key)
         doubtful = []
-        while (key := await claim_check(self._mongo)) is not None:
+        while (key := await self._claims.take(DOUBTED, TAKEN)) is not None:
             doubtful.append(key)
         probes = [self._alone(self._probe, key) for key in due]
         checks = [self._alone(self._check, key) for key in doubtful]
@@ -158,18 +160,13 @@ class Prober:
         }
         interval_s = {"$min": [{"$multiply": [2, "$probe.interval_s"]}, longest]}
         at = {"$add": ["$$NOW", {"$multiply": [1000, interval_s]}]}
-        claimed: Document | None = await self._mongo.keys.find_one_and_update(
-            {
-                "probe.at": {"$ne": None},
-                "probe.interval_s": {"$type": "number"},
-                "status": {"$in": ["error", "exhausted"]},
-                "$expr": {"$lte": ["$probe.at", "$$NOW"]},
-            },
-            [{"$set": {"probe.interval_s": interval_s, "probe.at": at}}],
-            projection={**CHANGE_FIELDS, "base_url": 1, "secret": 1},
-            return_document=ReturnDocument.AFTER,
-        )
-        return claimed
+        due: Document = {
+            "probe.at": {"$ne": None},
+            "probe.interval_s": {"$type": "number"},
+            "status": {"$in": ["error", "exhausted"]},
+            "$expr": {"$lte": ["$probe.at", "$$NOW"]},
+        }
+        return await self._claims.take(due, [{"$set": {"probe.interval_s": interval_s, "probe.at": at}}])
 
     async def _check(self, key: Document) -> None:
         """Stop an active key if the provider refuses it; whatever else it says, calls will tell."""
@@ -181,13 +178,13 @@ class Prober:
 
     async def _ask(self, key: Document) -> ProbeResult:
         try:
-            secret = open_secret(
-                self._vault, key["automation_id"], key["_id"], Sealed.from_document(key["secret"])
-            )
+            sealed = Sealed.from_document(key["secret"])
+            secret = open_secret(self._vault, key["automation_id"], key["_id"], sealed)
+        except (AttributeError, KeyError, TypeError, VaultError) as error:
+            result = ProbeResult(ok=False, reason=f"the key's secret can't be opened: {error}")
+        else:
             proxied = self._proxy_from_environment
             result = await probe(key["base_url"], secret, proxy_from_environment=proxied)
-        except VaultError as error:
-            result = ProbeResult(ok=False, reason=str(error))
         log.info("key_probed", key_id=key["_id"], alias=key["alias"], ok=result.ok, reason=result.reason)
         return result
 

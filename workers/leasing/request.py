@@ -15,10 +15,12 @@ from infra.deliveries import unless_closed
 from infra.errors import VaultError
 from infra.mongo import Document, Mongo, PyMongoError
 from infra.vault import Sealed, Vault
+from workers.keys.checks import ask_for_checks
 from workers.keys.key import Key
 from workers.keys.leases import LeasedKey, begin_lease, end_lease
 from workers.keys.limits import CIRCUIT_FAILURES, SOON_S
 from workers.keys.pool import KeyPool, Reservation
+from workers.keys.provider_address import address_problem
 from workers.keys.registry import open_secret
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
 from workers.leasing.metrics import LENT, REPEATED, LeaseMetrics
@@ -165,6 +167,9 @@ class LeaseRequestHandler:
             if isinstance(fit, SecretStr):
                 return reserved, fit
             self._pool.release(reserved)
+            if fit.code is ErrorCode.NO_USABLE_KEY:
+                # The prober stops it, and tells an operator why.
+                await ask_for_checks(self._mongo, [reserved.key.id])
             if reserved.key.id in avoid:
                 return fit
             avoid.add(reserved.key.id)
@@ -178,9 +183,13 @@ class LeaseRequestHandler:
             message = "the key has failed, and is still to show that it works"
             return Failure(ErrorCode.PROVIDER_UNAVAILABLE, message, self._pool.now() + SOON_S)
         try:
-            return open_secret(self._vault, key.automation_id, key.id, key.secret)
+            secret = open_secret(self._vault, key.automation_id, key.id, key.secret)
         except VaultError as error:
             return _unreadable(request, key.id, error)
+        if (problem := address_problem(key.base_url)) is not None:
+            log.warning("key_unusable", about=request.envelope, key_id=key.id, reason=problem)
+            return Failure(ErrorCode.NO_USABLE_KEY, f"the key's base URL is wrong: {problem}")
+        return secret
 
     async def _hand_over(self, request: Request, granted: Granted) -> None:
         lease = granted.lease

@@ -1,6 +1,7 @@
 """A key as a worker sees it, read from its document."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
