@@ -1,5 +1,9 @@
 """Providers' addresses: what may be one, and that whatever may be one can be called."""
 
+import ssl
+from pathlib import Path
+
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +13,7 @@ from yarl import URL
 from infra.errors import PlatformError, UnusableKeyError
 from workers.keys.key import Limits
 from workers.keys.provider_address import address_problem
-from workers.keys.provider_http import destination
+from workers.keys.provider_http import destination, open_session
 from workers.keys.registry import check_new
 
 SECRET = SecretStr("sk-very-secret-0123456789")
@@ -71,6 +75,18 @@ def test_what_is_no_address_is_refused_where_it_enters_and_before_a_call(address
         with pytest.raises(PlatformError, match="address can't be one") as refused:
             check_new("Primary", SECRET, Limits(), address)
         assert len(address) < 10 or address not in str(refused.value)
+
+
+async def test_the_secrets_of_connections_are_written_down_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+    async with open_session(1) as session:
+        assert isinstance(session.connector, aiohttp.TCPConnector)
+        trusted = session.connector._ssl
+    assert isinstance(trusted, ssl.SSLContext)
+    assert trusted.keylog_filename is None
+    assert (trusted.verify_mode, trusted.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 @given(st.text(alphabet="abz0189.:/-_[]@%?#", max_size=40))
