@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 
 from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close, on_channel
+from contracts.consumer_channels import ConsumerChannels
 from contracts.errors import InvalidReplyError, PublishError
+from contracts.queue_consumer import QueueConsumer
 from contracts.request_message import read_result
+from contracts.retrying import retrying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
     from pamqp.common import FieldValue
 
     from contracts.connection import BrokerConnection
+    from contracts.consumer_channels import Take
     from contracts.messages import GenerationResult
 
 QUORUM: dict[str, FieldValue] = {"x-queue-type": "quorum"}
+#: The longest pause between two tries to declare a queue, in seconds.
+LONGEST_RETRY_S = 5.0
 #: Results that the broker hands over ahead of their acknowledgement.
 PREFETCH = 32
 
@@ -34,11 +40,12 @@ async def declare_reply_queue(connection: BrokerConnection, queue: str) -> None:
         PublishError: it is there with other settings, or the user may not.
         ClientClosedError: the client is closed.
     """
-    while True:
-        async with connection.brief_channel() as channel:
-            with suppress(ChannelLostError):
-                return await on_channel(_declare(channel, queue))
-        await asyncio.sleep(RETRY_S)
+    await retrying(
+        partial(_declare_briefly, connection, queue),
+        passes=(ChannelLostError,),
+        pause_s=RETRY_S,
+        longest_pause_s=LONGEST_RETRY_S,
+    )
 
 
 async def collect(
@@ -76,27 +83,39 @@ async def collect(
 
 
 class Consumer:
-    """Consumes a durable reply queue, again when the channel or the queue was lost."""
+    """Consumes a durable reply queue; what a lost channel had handed over comes again by the next one."""
 
     def __init__(self, connection: BrokerConnection, queue: str) -> None:
-        self._connection = connection
-        self._queue = queue
+        self._channels = ConsumerChannels(connection.channel)
+        self._consumer = QueueConsumer(
+            queue,
+            channels=self._channels,
+            declare=partial(_declare_briefly, connection, queue),
+            receive=self._receive,
+            prefetch=PREFETCH,
+        )
         self._channel: AbstractChannel | None = None
-        self._messages: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        self._running = asyncio.create_task(self._consumer.run())
 
     async def next(self) -> DeliveredMessage:
-        """The next message; what was handed over by a channel that is lost will come again, and is dropped.
+        """The next message.
 
         Raises:
             PublishError: the queue is there with other settings, or the user may not read it.
             ClientClosedError: the client is closed.
         """
         while True:
-            if self._channel is None or self._channel.is_closed:
-                await self._consume()
-            if (message := await self._messages.get()) is not None:
+            coming = asyncio.ensure_future(self._messages.get())
+            try:
+                await asyncio.wait([coming, self._running], return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    await self._running
+                message = await coming
+            finally:
+                coming.cancel()
+            if message.channel is self._channel and not message.channel.is_closed:
                 return message
-            await self.close()
 
     async def acknowledge(self, message: DeliveredMessage) -> None:
         """Take a message off the queue; if its channel is lost, it comes again."""
@@ -105,27 +124,19 @@ class Consumer:
 
     async def close(self) -> None:
         """Give back what is not acknowledged."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        for channel in {*self._channels, *filter(None, [self._channel])}:
             await close(channel)
 
-    async def _consume(self) -> None:
-        while True:
-            channel = self._channel = await self._connection.channel()
-            messages = self._messages = asyncio.Queue()
-            channel.closing.add_done_callback(partial(_end, messages))
-            channel.on_consumer_cancel_callbacks.add(partial(_end, messages))
-            with suppress(ChannelLostError):
-                await on_channel(_declare(channel, self._queue))
-                await on_channel(channel.basic_qos(prefetch_count=PREFETCH, timeout=BROKER_TIMEOUT_S))
-                await on_channel(channel.basic_consume(self._queue, messages.put, timeout=BROKER_TIMEOUT_S))
-                return
-            await self.close()
-            await asyncio.sleep(RETRY_S)
+    def _receive(self, channel: AbstractChannel) -> Take:
+        self._channel = channel
+        return self._messages.put
 
 
-def _end(messages: asyncio.Queue[DeliveredMessage | None], _: object) -> None:
-    messages.put_nowait(None)
+async def _declare_briefly(connection: BrokerConnection, queue: str) -> None:
+    async with connection.brief_channel() as channel:
+        await on_channel(_declare(channel, queue))
 
 
 async def _declare(channel: AbstractChannel, queue: str) -> None:

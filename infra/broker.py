@@ -3,28 +3,31 @@
 from typing import TYPE_CHECKING
 
 import structlog
-from aio_pika import ExchangeType, connect_robust
+from aio_pika import connect_robust
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
     AuthenticationError,
-    ChannelNotFoundEntity,
     ConnectionNotAllowed,
     ProbableAuthenticationError,
 )
-from faststream.rabbit import RabbitBroker, RabbitMessage
+from faststream.rabbit import RabbitBroker
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 from yarl import URL
 
 from contracts import names
-from contracts.connection import why_untrusted
+from contracts.connection import ChannelLostError, why_untrusted
+from contracts.queue_consumer import said_of
 from infra.errors import BrokerError
 from infra.lenient_frames import be_lenient
+from infra.queue_declaration import DeclaredQueue, declare_queue
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractChannel, AbstractRobustConnection
+    from collections.abc import Mapping
 
-    from infra.metrics import Exposition
+    from aio_pika.abc import AbstractConnection, AbstractRobustConnection
+    from pamqp.common import FieldValue
+
     from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -39,27 +42,41 @@ HEARTBEAT_S = 10
 #: may be lost to a delivery count.
 UNLIMITED_DELIVERIES = 1_000_000_000
 
-QUORUM = {"x-queue-type": "quorum"}
+QUORUM: "dict[str, FieldValue]" = {"x-queue-type": "quorum"}
 #: What is dead-lettered is confirmed by the `dead` queue before it leaves its own.
 DEAD_LETTERED_SAFELY = {
     "x-dead-letter-exchange": names.DEAD_EXCHANGE,
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
+#: A letter outlives however many looks at it.
+KEPT: "dict[str, FieldValue]" = {**QUORUM, "x-delivery-limit": UNLIMITED_DELIVERIES}
+DEAD = DeclaredQueue(names.DEAD_QUEUE, KEPT, ((names.DEAD_EXCHANGE, "#"),))
+UNANSWERED = DeclaredQueue(names.UNANSWERED_QUEUE, KEPT, ((names.DEAD_EXCHANGE, "#"),))
+ACCOUNTING = DeclaredQueue(
+    names.ACCOUNTING_QUEUE,
+    {
+        **QUORUM,
+        **DEAD_LETTERED_SAFELY,
+        "x-single-active-consumer": True,
+        "x-delivery-limit": UNLIMITED_DELIVERIES,
+    },
+    tuple((names.EVENTS_EXCHANGE, key) for key in names.ACCOUNTING_BINDINGS),
+)
+#: What is there once for all automations.
+TOPOLOGY = (DEAD, UNANSWERED, ACCOUNTING)
 
 
-async def connect(
-    settings: "Settings", service: str, *, metrics: "Exposition | None" = None
-) -> "tuple[RabbitBroker, AbstractRobustConnection]":
+async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, AbstractRobustConnection]":
     """Connect to RabbitMQ, waiting for it with a log line while it is not there.
 
     Args:
         settings: where it is.
         service: how the connection is named on the management page.
-        metrics: where what the broker's subscribers consume is counted; None: nowhere.
 
     Returns:
-        FastStream's broker, connected, and its connection, for what goes without FastStream.
+        FastStream's broker, connected, without subscribers, and its connection: what is consumed goes by
+        `infra.consuming`, which outlives a rebuilt broker.
 
     Raises:
         BrokerError: the user, password or vhost is refused, or RabbitMQ's certificate is not trusted.
@@ -72,13 +89,8 @@ async def connect(
         graceful_timeout=settings.grace_s,
         specification_url="amqp://rabbitmq",
         apply_types=False,
-        decoder=_undecoded,
         logger=None,
     )
-    if metrics is not None:
-        from infra.consumed_metrics import consumed_metrics  # noqa: PLC0415  # it takes a third of a second
-
-        broker.add_middleware(consumed_metrics(metrics))
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_may_pass),
@@ -116,14 +128,6 @@ def _named(settings: "Settings", service: str) -> URL:
     return url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query})
 
 
-async def _undecoded(message: RabbitMessage) -> RabbitMessage:
-    """Handlers take the message itself: they need its properties, and read the body once.
-
-    A coroutine, since FastStream calls a function in a thread.
-    """
-    return message
-
-
 def _may_pass(error: BaseException) -> bool:
     refused = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
     is_away = isinstance(error, AMQPConnectionError | OSError | TimeoutError)
@@ -136,77 +140,52 @@ def _log_waiting(state: RetryCallState) -> None:
     log.warning("broker_unreachable", error=type(error).__name__, retry_in_s=round(wait_s, 1))
 
 
-async def declare_topology(channel: "AbstractChannel") -> None:
+async def declare_topology(connection: "AbstractConnection") -> None:
     """Declare what is there once for all automations; harmless to repeat.
 
     Raises:
-        AMQPError: it is there with other arguments, or the user may not.
+        BrokerError: a queue is there as another kind of queue, or the user may not.
     """
-    await channel.declare_exchange(names.REQUESTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    events = await channel.declare_exchange(names.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    dead = await channel.declare_exchange(names.DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    for name in (names.DEAD_QUEUE, names.UNANSWERED_QUEUE):
-        queue = await channel.declare_queue(
-            name, durable=True, arguments={**QUORUM, "x-delivery-limit": UNLIMITED_DELIVERIES}
-        )
-        await queue.bind(dead, "#")
-    accounting = await channel.declare_queue(
-        names.ACCOUNTING_QUEUE,
-        durable=True,
-        arguments={
+    refusals = await try_topology(connection)
+    if refusals:
+        raise BrokerError("KEYWAY_AMQP_URL: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
+
+
+async def try_topology(connection: "AbstractConnection") -> "Mapping[str, str]":
+    """Declare the same, each queue by itself.
+
+    Returns:
+        Why a queue could not be declared, by its name.
+    """
+    refusals = {}
+    for queue in TOPOLOGY:
+        try:
+            await declare_queue(connection, queue)
+        except ChannelLostError as error:
+            refusals[queue.name] = said_of(error)
+    return refusals
+
+
+def lane(automation_id: str, settings: "Settings") -> DeclaredQueue:
+    """The queue of an automation's requests."""
+    return _asked(names.lane_queue(automation_id), automation_id, settings)
+
+
+def lease_queue(automation_id: str, settings: "Settings") -> DeclaredQueue:
+    """The queue of an automation's direct key requests."""
+    name = names.lease_queue(automation_id)
+    return _asked(name, name, settings)
+
+
+def _asked(name: str, routing_key: str, settings: "Settings") -> DeclaredQueue:
+    return DeclaredQueue(
+        name,
+        {
             **QUORUM,
             **DEAD_LETTERED_SAFELY,
-            "x-single-active-consumer": True,
-            "x-delivery-limit": UNLIMITED_DELIVERIES,
+            "x-dead-letter-routing-key": routing_key,
+            "x-delivery-limit": settings.delivery_limit,
+            "x-max-length": settings.lane_max_length,
         },
+        ((names.REQUESTS_EXCHANGE, routing_key),),
     )
-    for key in names.ACCOUNTING_BINDINGS:
-        await accounting.bind(events, key)
-
-
-async def declare_lane(
-    connection: "AbstractRobustConnection", automation_id: str, settings: "Settings"
-) -> None:
-    """Declare an automation's request queue, or leave it as it is when it is there.
-
-    Raises:
-        AMQPError: the user may not.
-    """
-    await _declare_asked(connection, names.lane_queue(automation_id), automation_id, settings)
-
-
-async def declare_lease_queue(
-    connection: "AbstractRobustConnection", automation_id: str, settings: "Settings"
-) -> None:
-    """Declare an automation's queue of direct key requests, or leave it as it is when it is there.
-
-    Raises:
-        AMQPError: the user may not.
-    """
-    name = names.lease_queue(automation_id)
-    await _declare_asked(connection, name, name, settings)
-
-
-async def _declare_asked(
-    connection: "AbstractRobustConnection", name: str, routing_key: str, settings: "Settings"
-) -> None:
-    try:
-        async with connection.channel() as channel:
-            await channel.declare_queue(name, passive=True, robust=False)
-            return
-    except ChannelNotFoundEntity:
-        pass
-    async with connection.channel() as channel:
-        queue = await channel.declare_queue(
-            name,
-            durable=True,
-            robust=False,
-            arguments={
-                **QUORUM,
-                **DEAD_LETTERED_SAFELY,
-                "x-dead-letter-routing-key": routing_key,
-                "x-delivery-limit": settings.delivery_limit,
-                "x-max-length": settings.lane_max_length,
-            },
-        )
-        await queue.bind(names.REQUESTS_EXCHANGE, routing_key, robust=False)

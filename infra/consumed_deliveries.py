@@ -6,13 +6,15 @@ for: where its connection is lost before, the delivery comes again (decision 002
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import cast
 
 import pamqp.frame
 from aio_pika.abc import HeadersType
 from aiormq import Channel
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
+from contracts.consumer_channels import Receive, Take
 from infra.outgoing_frames import OutgoingFrames
 
 
@@ -97,25 +99,20 @@ class ConsumedDelivery:
         await self._channel.basic_reject(self._tag, requeue=requeue)
 
 
-async def consume(channel: Channel, queue: str, take: Callable[[ConsumedDelivery], Awaitable[None]]) -> str:
-    """Have what comes of a queue taken from now on.
+def deliveries(take: Callable[[ConsumedDelivery], Awaitable[None]]) -> Receive:
+    """Have a queue's consumer give its deliveries.
 
     Args:
-        channel: whose consumer it is; it goes with the channel.
-        queue: its name.
         take: is given each delivery, in a task that is cancelled when the channel closes.
-
-    Returns:
-        The consumer's tag.
-
-    Raises:
-        AMQPError: there is no such queue, or RabbitMQ is away.
-        ChannelInvalidStateError: the channel is closed.
     """
-    outgoing = OutgoingFrames.of(channel)
 
-    async def on_message(message: DeliveredMessage) -> None:
-        await take(ConsumedDelivery(message, channel, outgoing))
+    def receive(channel: AbstractChannel) -> Take:
+        own = cast("Channel", channel)
+        outgoing = OutgoingFrames.of(own)
 
-    consuming = await channel.basic_consume(queue, on_message)
-    return str(consuming.consumer_tag)
+        async def on_message(message: DeliveredMessage) -> None:
+            await take(ConsumedDelivery(message, own, outgoing))
+
+        return on_message
+
+    return receive

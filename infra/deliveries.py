@@ -2,7 +2,8 @@
 
 import asyncio
 import unicodedata
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -11,7 +12,9 @@ from aio_pika.abc import HeadersType
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
+from infra.background_tasks import BackgroundTasks
 from infra.telemetry import RequestIdentity
+from infra.trace_headers import trace_ids
 
 log = structlog.get_logger()
 
@@ -110,6 +113,59 @@ async def unless_closed(acknowledgement: Awaitable[None], about: RequestIdentity
         await acknowledgement
     except (AMQPError, ChannelInvalidStateError, ConnectionError):
         log.info("delivery_gone", about=about)
+
+
+class DeliveriesInHand:
+    """Deliveries that a service does side by side, each to its end, whatever becomes of its consumer."""
+
+    def __init__(self, owner: str) -> None:
+        """Begin with none.
+
+        Args:
+            owner: whose they are, for the log, such as `lanes`.
+        """
+        self._tasks = BackgroundTasks(owner)
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._tasks)
+
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do a delivery beside the others."""
+        self._tasks.start("delivery", work)
+
+    async def finish(self, grace_s: float) -> None:
+        """Give those under way so long to finish; the rest are cancelled, and hand themselves back.
+
+        Args:
+            grace_s: in seconds.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._tasks.drain()
+        if late := len(self._tasks):
+            log.warning("handed_back", deliveries=late)
+        await self._tasks.close()
+
+
+async def reject_if_it_fails(message: Delivery, automation_id: str, handling: Awaitable[None]) -> None:
+    """Do a delivery; where that raises, log it and reject the delivery alone.
+
+    Args:
+        message: the delivery.
+        automation_id: whose it is, for the log.
+        handling: does it, and acknowledges it.
+    """
+    try:
+        await handling
+    except Exception:
+        log.exception(
+            "delivery_failed",
+            automation_id=automation_id,
+            request_id=message.message_id,
+            **trace_ids(message.headers),
+        )
+        await unless_closed(message.reject(requeue=False))
 
 
 async def finish(busy: Collection[asyncio.Task[None]], grace_s: float) -> None:

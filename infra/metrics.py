@@ -1,9 +1,10 @@
 """Metrics for Prometheus: one registry a process, served at `/metrics` where a port is set."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import structlog
 from aiohttp import web
@@ -57,8 +58,24 @@ class ModelNames:
         return model
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a service does what it is for, and what it lacks.
+
+    Attributes:
+        is_ready: whether nothing is lacking.
+        body: says what is and what is not there, as JSON.
+    """
+
+    is_ready: bool
+    body: Mapping[str, Any]
+
+
+STARTING = Readiness(is_ready=False, body={"starting": True})
+
+
 class Exposition:
-    """What one process tells Prometheus.
+    """What one process tells Prometheus, and who watches whether it is well.
 
     Attributes:
         registry: where metrics are registered.
@@ -70,11 +87,26 @@ class Exposition:
         self.registry = CollectorRegistry()
         self.service = service
         self._before: list[Callable[[], Awaitable[None]]] = []
+        self._readiness: Callable[[], Readiness] = lambda: STARTING
         ProcessCollector(registry=self.registry)
 
     def before_scrape(self, prepare: Callable[[], Awaitable[None]]) -> None:
         """Have something done before each answer."""
         self._before.append(prepare)
+
+    def tell_readiness(self, readiness: Callable[[], Readiness]) -> None:
+        """Have `/readyz` tell this from now on."""
+        self._readiness = readiness
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Say that the process runs."""
+        return web.json_response({"status": "ok"})
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Say whether the service does what it is for: 200, or 503 with what it lacks."""
+        found = self._readiness()
+        status = "ok" if found.is_ready else "unavailable"
+        return web.json_response({"status": status, **found.body}, status=200 if found.is_ready else 503)
 
     async def answer(self, request: web.Request) -> web.Response:
         """All metrics as they are now, in the format that the scraper prefers."""
@@ -102,6 +134,8 @@ async def exposed_metrics(settings: Settings, service: str) -> AsyncIterator[Exp
     exposition = Exposition(service)
     application = web.Application()
     application.router.add_get("/metrics", exposition.answer)
+    application.router.add_get("/healthz", exposition.healthz)
+    application.router.add_get("/readyz", exposition.readyz)
     listener = listen(settings.metrics_host, settings.metrics_port, "KEYWAY_METRICS_PORT")
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -8,11 +8,14 @@ from aio_pika.abc import AbstractRobustConnection
 from pydantic import SecretStr
 
 from contracts import names
-from infra.broker import declare_lane, declare_lease_queue
-from infra.errors import ConflictError, NotFoundError, PlatformError
+from contracts.connection import ChannelLostError
+from contracts.queue_consumer import said_of
+from infra.broker import lane, lease_queue
+from infra.errors import BrokerError, ConflictError, NotFoundError, PlatformError
 from infra.management import Management
 from infra.mongo import Document, DuplicateKeyError, Mongo
 from infra.outbox import announce
+from infra.queue_declaration import DeclaredQueue, declare_queue
 from infra.service_tokens import ServiceTokens
 from infra.settings import Settings
 
@@ -65,8 +68,8 @@ class Provisioner:
             )
         if await self._mongo.automations.find_one({"_id": automation_id}, {"_id": 1}):
             raise ConflictError(f"automation {automation_id} is there already")
-        await declare_lane(self._connection, automation_id, self._settings)
-        await declare_lease_queue(self._connection, automation_id, self._settings)
+        await self._declare(lane(automation_id, self._settings))
+        await self._declare(lease_queue(automation_id, self._settings))
         token = await self.tokens.create(automation_id)
         now = datetime.now(UTC)
         try:
@@ -103,6 +106,12 @@ class Provisioner:
             NotFoundError: there is no such automation.
         """
         await self._change(automation_id, settings, f"settings changed: {', '.join(settings)}", actor)
+
+    async def _declare(self, queue: DeclaredQueue) -> None:
+        try:
+            await declare_queue(self._connection, queue)
+        except ChannelLostError as error:
+            raise BrokerError(f"RabbitMQ refuses the queue {queue.name}: {said_of(error)}") from None
 
     async def _change(self, automation_id: str, fields: Mapping[str, Any], what: str, actor: str) -> None:
         updated = await self._mongo.automations.update_one({"_id": automation_id}, {"$set": dict(fields)})

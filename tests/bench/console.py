@@ -15,8 +15,9 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from infra.broker import declare_lane
+from infra.broker import lane
 from infra.local.stack import backing_services
+from infra.queue_declaration import declare_queue
 from infra.vault import Vault
 from tests.bench.console_books import automation_ids, seed
 from tests.console import Console, open_console
@@ -65,7 +66,7 @@ async def measure(console: Console, path: str) -> tuple[int, float, float, int]:
 
 async def declare_lanes(world: World, count: int) -> None:
     for automation in automation_ids(count):
-        await declare_lane(world.connection, automation, world.settings)
+        await declare_queue(world.connection, lane(automation, world.settings))
 
 
 async def run(folder: Path, *, automations: int, keys: int, rows: int) -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
-from infra.broker import declare_lane
+from infra.broker import lane
 from infra.provision import AUTOMATION_DEFAULTS
+from infra.queue_declaration import declare_queue
 from tests.bench.part import KEYS, LIMITS, Bench
 from tests.harness import World
 
@@ -38,5 +39,5 @@ async def seed(bench: Bench, world: World, base_url: str, automations: int) -> l
     for number, name in enumerate(names):
         if number % 100 == 0:
             bench.step(f"{automations:,} automations: lane {number:,}")
-        await declare_lane(world.connection, name, world.settings)
+        await declare_queue(world.connection, lane(name, world.settings))
     return names

@@ -113,8 +113,8 @@ async def test_a_channel_that_closes_fails_what_is_under_way_and_its_successor_s
 async def test_a_usage_event_is_published_again_when_its_channel_closes_before_the_confirm(
     connection: AbstractRobustConnection,
 ) -> None:
+    await declare_topology(connection)
     channel = await connection.channel()
-    await declare_topology(channel)
     queue = await channel.declare_queue(exclusive=True)
     await queue.bind(names.EVENTS_EXCHANGE, "#")
     publisher = await Publisher.open(connection)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from aio_pika import Message, connect_robust
 from aiormq.exceptions import ChannelInvalidStateError
 
-from infra.consumed_deliveries import ConsumedDelivery, consume
+from infra.consumed_deliveries import ConsumedDelivery, deliveries
 from infra.outgoing_frames import OutgoingFrames
 from tests.harness import World
 
@@ -37,7 +37,7 @@ async def test_flushed_acknowledgements_outlive_their_connection_and_the_rest_co
 
             robust = await connection.channel(publisher_confirms=False)
             channel = cast("Channel", await robust.get_underlay_channel())
-            await consume(channel, QUEUE, take)
+            await channel.basic_consume(QUEUE, deliveries(take)(channel))
             async with asyncio.timeout(20):
                 await all_taken.wait()
             for delivery in taken[:-2]:

@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 from aio_pika import Message, connect_robust
 
-from contracts import names
+from contracts import names, queue_consumer
+from infra.consuming import Consuming
 from infra.deliveries import Delivery
 from tests.harness import World, eventually
-from workers.generation import lanes as module
 from workers.generation.automation import Automation
 from workers.generation.lanes import FIRST_PREFETCH, Lanes
 from workers.keys.pool import KeyPool
@@ -18,7 +18,7 @@ from workers.keys.pool import KeyPool
 async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
     unserved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHANGE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(queue_consumer, "CANCEL_TIMEOUT_S", 0.5)
     bot = await unserved.add_automation()
     settings = unserved.settings.model_copy(update={"lanes": frozenset({bot})})
 
@@ -32,17 +32,17 @@ async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
                 queue = await channel.declare_queue(names.lane_queue(bot), passive=True)
                 return queue.declaration_result.consumer_count or 0
 
-        lanes = Lanes(settings, unserved.mongo, connection, handle, KeyPool(unserved.mongo, "worker-1"))
+        consuming = Consuming(connection)
+        lanes = Lanes(settings, unserved.mongo, consuming, handle, KeyPool(unserved.mongo, "worker-1"))
         await lanes.start()
         assert await consumers() == 1
         (lane,) = lanes._lanes.values()
-        (channel,) = lanes._channels.values()
-        busy: Any = await channel.get_underlay_channel()
+        busy: Any = next(iter(lanes._channels))
         async with busy.lock:  # another lane's consumer is being changed, and RabbitMQ takes its time
             await lanes._pause(lane, 3600)
-        assert (lane.consumer_tag is not None, await consumers()) == (True, 1)
-        await lanes._pause(lane, 3600)
-        assert (lane.consumer_tag, await consumers()) == (None, 0)
+            assert (lane.consumer.is_consuming, await consumers()) == (True, 1)
+        await lane.consumer.pause()
+        assert (lane.consumer.is_consuming, await consumers()) == (False, 0)
         lanes.reload(bot)
 
         async def consumes_again() -> bool:
@@ -51,6 +51,7 @@ async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
         await eventually(consumes_again, "a consumer on the lane")
         await lanes.stop(0)
         assert await consumers() == 0
+        await consuming.close()
 
 
 class Keys:
@@ -79,7 +80,8 @@ async def test_a_full_lane_is_widened_when_there_is_room_though_nothing_new_come
         await message.ack()
 
     async with await connect_robust(unserved.settings.amqp_url.get_secret_value()) as connection:
-        lanes = Lanes(settings, unserved.mongo, connection, handle, cast("KeyPool", Keys()))
+        consuming = Consuming(connection)
+        lanes = Lanes(settings, unserved.mongo, consuming, handle, cast("KeyPool", Keys()))
         await lanes.start()
         async with connection.channel() as channel:
             requests = await channel.get_exchange(names.REQUESTS_EXCHANGE, ensure=False)
@@ -92,3 +94,4 @@ async def test_a_full_lane_is_widened_when_there_is_room_though_nothing_new_come
         await eventually(all_taken, "requests beyond the first few")
         end.set()
         await lanes.stop(10)
+        await consuming.close()

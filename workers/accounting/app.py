@@ -5,10 +5,11 @@ The queue has a single active consumer; a second process stands by and takes ove
 
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aio_pika.abc import AbstractExchange
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from faststream import FastStream
 
@@ -17,18 +18,19 @@ from infra.alert_targets import alert_targets
 from infra.alerts import resolve_over
 from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
-from infra.broker import declare_topology
 from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
+from infra.consuming import Consuming
 from infra.duty import Duty
 from infra.errors import BrokerError
 from infra.garbage_collection import collect_seldom
 from infra.lanes import NOTE_EVERY_S, QueueWatch
 from infra.management import management
-from infra.metrics import Exposition, exposed_metrics
+from infra.metrics import exposed_metrics
 from infra.mongo import Document, Mongo, PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.outbox import publish_outbox
 from infra.prices import REFRESH_S, load_prices
+from infra.readiness import consuming_on
 from infra.settings import Settings
 from infra.telemetry import configure_logging, configure_tracing
 from infra.tracing_settings import TracingSettings
@@ -41,6 +43,9 @@ from workers.accounting.intake import Intake
 from workers.accounting.ledger import Ledger
 from workers.accounting.metrics import LedgerMetrics
 from workers.accounting.watch import Watch, thresholds_of
+
+if TYPE_CHECKING:
+    from infra.consumed_metrics import BatchMetrics
 
 log = structlog.get_logger()
 
@@ -68,9 +73,9 @@ async def run(settings: Settings) -> None:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "accounting", metrics=exposition)
+        broker, connection = await connect_broker(settings, "accounting")
+        consuming, counted = consuming_on(connection, exposition)
         channel = await connection.channel(publisher_confirms=True)
-        await declare_topology(channel)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
         dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
         admin = await stack.enter_async_context(management(settings))
@@ -79,7 +84,13 @@ async def run(settings: Settings) -> None:
         watch = Watch(mongo, queues, duty, thresholds_of(settings))
         ledger = Ledger(mongo, metrics)
         heartbeats = Heartbeats(mongo)
-        booking = Booking(_intake(connection, exposition, tracing), ledger, heartbeats, dead, metrics)
+        booking = Booking(
+            _intake(consuming, counted, tracing),
+            ledger,
+            heartbeats,
+            dead,
+            metrics,
+        )
         if exposition is not None:
             FleetMetrics(exposition, FleetReader(mongo, queues))
         app = FastStream(broker, logger=None)
@@ -102,6 +113,7 @@ async def run(settings: Settings) -> None:
         @app.on_shutdown
         async def end() -> None:
             await booking.stop(settings.grace_s)
+            await consuming.close()
             await tasks.close()
             with suppress(PyMongoError):  # it lapses by itself
                 await duty.give_up()
@@ -110,20 +122,13 @@ async def run(settings: Settings) -> None:
         await app.run()
 
 
-def _intake(
-    connection: AbstractRobustConnection, exposition: Exposition | None, tracing: TracingSettings
-) -> Intake:
+def _intake(consuming: Consuming, counted: "BatchMetrics | None", tracing: TracingSettings) -> Intake:
     """What takes the queue's deliveries, with what is counted and traced of them."""
-    metrics = None
-    if exposition is not None:
-        from infra.consumed_metrics import BatchMetrics  # noqa: PLC0415  # it takes a third of a second
-
-        metrics = BatchMetrics(exposition)
     if not tracing.is_on:
-        return Intake(connection, metrics)
+        return Intake(consuming, counted)
     from workers.accounting.tracing import TracedIntake  # noqa: PLC0415  # it takes a while
 
-    return TracedIntake(connection, metrics)
+    return TracedIntake(consuming, counted)
 
 
 def _keep_house(tasks: BackgroundTasks, mongo: Mongo, ledger: Ledger, events: AbstractExchange) -> None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from aio_pika import IncomingMessage
-from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import DeliveredMessage
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
@@ -13,6 +12,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from typing_extensions import override
 
 from contracts import names
+from infra.consuming import Consuming
 from infra.messaging_spans import consumed
 from infra.trace_headers import trace_of
 from workers.accounting.intake import Consumer, Delivery, Intake
@@ -30,9 +30,8 @@ class TracedIntake(Intake):
     A message without a trace, as a heartbeat, does not begin one.
     """
 
-    def __init__(self, connection: AbstractRobustConnection, metrics: "BatchMetrics | None" = None) -> None:
-        """Take the connection, and what counts deliveries."""
-        super().__init__(connection, metrics)
+    def __init__(self, consuming: Consuming, metrics: "BatchMetrics | None" = None) -> None:
+        super().__init__(consuming, metrics)
         self._spans: WeakKeyDictionary[Delivery, Span] = WeakKeyDictionary()
 
     @override

@@ -92,6 +92,6 @@ async def _init(settings: Settings, *, operator: bool) -> SecretStr | None:
         await mongo.ensure_schema()
         password = await OperatorChanges.of(mongo, actor_here()).ensure_first() if operator else None
     _, connection = await connect_broker(settings, "init")
-    async with connection, connection.channel() as channel:
-        await declare_topology(channel)
+    async with connection:
+        await declare_topology(connection)
     return password

@@ -1,35 +1,31 @@
 """A generation worker: wires its parts, runs until it is told to stop, and finishes what is in flight."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 import structlog
-from faststream import AckPolicy, FastStream
-from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
+from faststream import FastStream
 
-from contracts import names
 from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
-from infra.broker import connect_apart, declare_topology
+from infra.broker import connect_apart
 from infra.changes import hear_changes
-from infra.deliveries import unless_closed
 from infra.garbage_collection import collect_seldom
 from infra.metrics import exposed_metrics
 from infra.mongo import PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.prices import REFRESH_S, cost, load_prices
-from infra.provision import AUTOMATION_DEFAULTS
+from infra.readiness import consuming_on
 from infra.settings import Settings
 from infra.telemetry import configure_logging, configure_tracing
 from infra.vault import Vault
-from workers.generation.automation import Automation
 from workers.generation.journal import Journal
 from workers.generation.lanes import Lanes
 from workers.generation.metrics import RequestMetrics
 from workers.generation.parts import parts
-from workers.generation.request import RequestHandler
-from workers.generation.unanswered import ended_by_broker
+from workers.generation.unanswered import Unanswered
 from workers.generation.upstream import Upstream
 from workers.keys.pool import KeyPool
 from workers.keys.probes import Prober
@@ -38,8 +34,6 @@ log = structlog.get_logger()
 
 #: What stopping may take beyond the calls in flight, in seconds.
 CLOSE_TIMEOUT_S = 10.0
-#: Dead letters that are looked at together.
-UNANSWERED_PREFETCH = 50
 
 
 async def run(settings: Settings) -> None:
@@ -60,9 +54,8 @@ async def run(settings: Settings) -> None:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "generation", metrics=exposition)
-        async with connection.channel() as channel:
-            await declare_topology(channel)
+        broker, connection = await connect_broker(settings, "generation")
+        consuming, counted = consuming_on(connection, exposition)
         cost("gpt-4o-mini", 0, 0, 0)  # the price list takes half a second to load: not on the first request
         upstream = Upstream(settings.max_in_flight, proxy_from_environment=settings.proxy_from_environment)
         stack.push_async_callback(upstream.close)
@@ -81,12 +74,11 @@ async def run(settings: Settings) -> None:
             now=pool.now,
             metrics=metrics,
         )
-        lanes = Lanes(settings, mongo, connection, handler.handle, pool)
+        lanes = Lanes(settings, mongo, consuming, handler.handle, pool)
+        unanswered = Unanswered(consuming, handler.handle, counted)
         if metrics is not None:
             metrics.watch(in_hand=lambda: lanes.in_hand, in_flight=lambda: pool.held_calls)
         prober = Prober(mongo, vault, proxy_from_environment=settings.proxy_from_environment)
-        _subscribe_to_changes(broker, settings, pool, lanes)
-        _subscribe_to_unanswered(broker, handler)
         app = FastStream(broker, logger=None)
         tasks = BackgroundTasks("generation")
 
@@ -99,12 +91,15 @@ async def run(settings: Settings) -> None:
         async def open_lanes() -> None:
             await journal.start()
             await prober.start()
+            changes = hear_changes(consuming, settings.worker_id, _reloading(pool, lanes), counted)
+            await asyncio.gather(changes, unanswered.start())
             log.info("worker_ready", lanes=await lanes.start())
             collect_seldom()
 
         @app.on_shutdown
         async def finish() -> None:
-            await lanes.stop(settings.grace_s)
+            await asyncio.gather(lanes.stop(settings.grace_s), unanswered.stop(settings.grace_s))
+            await consuming.close()
             await tasks.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await prober.close()
@@ -115,29 +110,11 @@ async def run(settings: Settings) -> None:
         await app.run()
 
 
-def _subscribe_to_changes(broker: RabbitBroker, settings: Settings, pool: KeyPool, lanes: Lanes) -> None:
-    """Look anew at keys, limits and automations that changed."""
+def _reloading(pool: KeyPool, lanes: Lanes) -> Callable[[str], None]:
+    """What looks anew at the keys, limits and settings of an automation that changed."""
 
     def reload(automation_id: str) -> None:
         pool.invalidate(automation_id)
         lanes.reload(automation_id)
 
-    hear_changes(broker, settings.worker_id, reload)
-
-
-def _subscribe_to_unanswered(broker: RabbitBroker, handler: RequestHandler) -> None:
-    """Answer the requests that the broker ended without an answer."""
-    queue = RabbitQueue(names.UNANSWERED_QUEUE, queue_type=QueueType.QUORUM, durable=True, declare=False)
-
-    async def answer(message: RabbitMessage) -> None:
-        raw = message.raw_message
-        found = ended_by_broker(raw)
-        if found is None:
-            await unless_closed(raw.ack())
-            return
-        automation_id, end = found
-        automation = Automation.from_document({"_id": automation_id, **AUTOMATION_DEFAULTS})
-        await handler.handle(raw, automation, ended=end)
-
-    channel = Channel(prefetch_count=UNANSWERED_PREFETCH)
-    broker.subscriber(queue, channel=channel, ack_policy=AckPolicy.MANUAL, no_reply=True)(answer)
+    return reload

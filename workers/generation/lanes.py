@@ -1,7 +1,7 @@
-"""Lanes: one consumer on each automation's queue, coming and going as automations do.
+"""Lanes: each automation's queue of requests, consumed as long as there is the automation.
 
-Lanes with the same prefetch share a channel, since RabbitMQ counts `basic.qos` for each consumer by itself: a
-thousand lanes cost a thousand consumers, not a thousand channels.
+How much a worker takes from a lane at a time follows what its keys have room for: twice as much while all of
+it is in use, nothing for a while when there is no room, and little at a time after that.
 """
 
 import asyncio
@@ -11,20 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection
-from aiormq import Channel
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
-from contracts import names
-from infra.broker import declare_lane
-from infra.consumed_deliveries import consume
-from infra.deliveries import Delivery, finish, unless_closed
+from contracts.queue_consumer import QueueConsumer
+from contracts.retrying import retrying
+from infra.background_tasks import BackgroundTasks
+from infra.broker import lane as queue_of
+from infra.consumed_deliveries import ConsumedDelivery, deliveries
+from infra.consuming import Consuming
+from infra.deliveries import DeliveriesInHand, Delivery, reject_if_it_fails, unless_closed
 from infra.living_processes import living_workers
-from infra.mongo import Mongo
-from infra.outgoing_frames import OutgoingFrames
+from infra.mongo import Mongo, PyMongoError
 from infra.settings import Settings
-from infra.trace_headers import trace_ids
-from infra.underlay_channel import underlay
 from workers.generation.automation import Automation
 from workers.generation.work import LaneFullError
 from workers.keys.pool import KeyPool
@@ -33,10 +30,9 @@ log = structlog.get_logger()
 
 #: The list of automations is read again after so long, in case an event was missed, in seconds.
 RELOAD_S = 25.0
-#: Seconds until the next try where a lane could not be opened.
+#: The first pause before it is read again where MongoDB is away, and the longest, in seconds.
 RETRY_S = 2.0
-#: How long RabbitMQ may take to start or stop a consumer; while it is away, it is asked later, in seconds.
-CHANGE_TIMEOUT_S = 5.0
+LONGEST_RETRY_S = 10.0
 #: A paused lane is looked at again after so long, in case an event was missed, in seconds.
 LONGEST_PAUSE_S = 25.0
 #: Requests that a worker takes at a time from a lane at first, and after a pause. Few, since what waits in
@@ -44,62 +40,70 @@ LONGEST_PAUSE_S = 25.0
 FIRST_PREFETCH = 4
 #: A lane is widened when its calls take so long, in seconds: more of them at a time are answered sooner.
 LONG_CALL_S = 0.25
+#: The longest time between two looks whether a full lane may be widened, in seconds.
+LONGEST_LOOK_S = 2.0
 #: Room to spare: so many times what a lane takes at a time.
 AMPLE = 16
-CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
 Handle = Callable[[Delivery, Automation], Awaitable[None]]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Lane:
-    """One automation's queue; without a consumer it is paused, or its channel is gone."""
+    """One automation's queue of requests."""
 
     automation: Automation
     prefetch: int
-    channel: Channel | None = None
-    consumer_tag: str | None = None
+    consumer: QueueConsumer
     #: Deliveries that are being done, and all that ever came.
     in_hand: int = 0
     taken: int = 0
     widening: asyncio.Task[None] | None = None
     resumption: asyncio.Task[None] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is to be taken from it for now."""
+        return self.automation.paused or self.resumption is not None
 
 
 class Lanes:
-    """The lanes that this worker consumes, and the deliveries that it is busy with."""
+    """The lanes that this worker consumes, and the deliveries that it is busy with.
+
+    Args:
+        settings: which automations are served, and how much is taken at a time.
+        mongo: where automations are.
+        consuming: consumes the queues.
+        handle: does a delivery and acknowledges it.
+        pool: knows what the lanes' keys have room for.
+    """
 
     def __init__(
-        self,
-        settings: Settings,
-        mongo: Mongo,
-        connection: AbstractRobustConnection,
-        handle: Handle,
-        pool: KeyPool,
+        self, settings: Settings, mongo: Mongo, consuming: Consuming, handle: Handle, pool: KeyPool
     ) -> None:
-        """Take where automations and queues are, what does a delivery, and what knows the lanes' keys."""
         self._pool = pool
         self._settings = settings
         self._mongo = mongo
-        self._connection = connection
+        self._consuming = consuming
+        self._channels = consuming.channels()
         self._handle = handle
         self._lanes: dict[str, _Lane] = {}
-        self._channels: dict[int, AbstractRobustChannel] = {}
-        self._busy: set[asyncio.Task[None]] = set()
+        self._busy = DeliveriesInHand("lanes")
+        self._tasks = BackgroundTasks("lanes")
         self._workers = 1
         self._reload = asyncio.Event()
-        self._reloader: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Open every lane, and keep up with automations from now on.
+        """Consume every lane, and keep up with automations from now on.
 
         Returns:
-            How many lanes are open.
+            How many lanes there are; each was tried once.
         """
         await self._refresh()
-        self._reloader = asyncio.create_task(self._keep_up())
+        self._tasks.keep("reload", self._keep_up)
+        for lane in list(self._lanes.values()):
+            await lane.consumer.tried.wait()
         return len(self._lanes)
 
     @property
@@ -119,34 +123,25 @@ class Lanes:
         Args:
             grace_s: in seconds.
         """
-        if self._reloader is not None:
-            self._reloader.cancel()
-            await asyncio.gather(self._reloader, return_exceptions=True)
+        await self._tasks.close()
         await asyncio.gather(*(self._close(automation_id) for automation_id in list(self._lanes)))
         if self._busy:
             log.info("finishing", in_flight=len(self._busy), grace_s=grace_s)
-            await finish(self._busy, grace_s)
-        await self._flush()
-
-    async def _flush(self) -> None:
-        """Have all acknowledgements written; while RabbitMQ is away, it has lost the deliveries with them."""
-        with suppress(*CHANNEL_GONE):
-            async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                for channel in self._channels.values():
-                    await OutgoingFrames.of(await underlay(channel)).flush()
+            await self._busy.finish(grace_s)
 
     async def _keep_up(self) -> None:
         while True:
-            wait_s = RELOAD_S
-            try:
-                await self._refresh()
-            except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
-                log.warning("lanes_not_reloaded", error=type(error).__name__)
-                wait_s = RETRY_S
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(RELOAD_S):
                     await self._reload.wait()
             self._reload.clear()
+            await retrying(
+                self._refresh,
+                passes=(PyMongoError,),
+                pause_s=RETRY_S,
+                longest_pause_s=LONGEST_RETRY_S,
+                note=lambda error: log.warning("lanes_not_reloaded", error=type(error).__name__),
+            )
 
     async def _refresh(self) -> None:
         self._workers = max(1, await living_workers(self._mongo))
@@ -156,40 +151,44 @@ class Lanes:
         for automation in wanted.values():
             lane = self._lanes.get(automation.id)
             if lane is None:
-                await declare_lane(self._connection, automation.id, self._settings)
-                lane = self._lanes[automation.id] = _Lane(automation, self._first_prefetch)
-                log.info("lane_opened", automation_id=automation.id)
+                self._open(automation)
+                continue
             lane.automation = automation
-            async with lane.changing:
-                if automation.paused:
+            if lane.is_paused:
+                if not lane.consumer.is_paused:
                     await self._leave(lane)
-                elif lane.resumption is None and lane.consumer_tag is None:
-                    await self._consume(lane)
+            elif lane.consumer.is_paused:
+                lane.consumer.use(lane.prefetch)
+
+    def _open(self, automation: Automation) -> None:
+        consumer = self._consuming.consume(
+            "requests",
+            queue_of(automation.id, self._settings),
+            deliveries(partial(self._on_delivery, automation.id)),
+            prefetch=None if automation.paused else self._first_prefetch,
+            channels=self._channels,
+        )
+        self._lanes[automation.id] = _Lane(automation, self._first_prefetch, consumer)
+        log.info("lane_opened", automation_id=automation.id)
 
     @property
     def _first_prefetch(self) -> int:
         return min(FIRST_PREFETCH, self._settings.lane_prefetch)
 
     async def _widen(self, lane: _Lane) -> None:
-        """Take twice as much at a time from a lane, if it may be, as long as it takes as much as it can."""
+        """Double a lane's prefetch while all of it is in use and the worker has room."""
         wait_s = LONG_CALL_S
         while True:
             taken = lane.taken
             await asyncio.sleep(wait_s)
-            if lane.in_hand < lane.prefetch or lane.consumer_tag is None:
+            if lane.in_hand < lane.prefetch or not lane.consumer.is_consuming or lane.is_paused:
                 return
             wanted = min(lane.prefetch * 2, self._settings.lane_prefetch)
             if self._may_widen(lane, wanted, has_waited=lane.taken == taken):
                 break
-            wait_s = min(wait_s * 2, RETRY_S)
-        async with lane.changing:
-            if lane.consumer_tag is None or not await self._cancel(lane):
-                return
-            lane.prefetch = wanted
-            try:
-                await self._consume(lane)
-            except CHANNEL_GONE:
-                self._reload.set()
+            wait_s = min(wait_s * 2, LONGEST_LOOK_S)
+        lane.prefetch = wanted
+        lane.consumer.use(wanted)
 
     def _may_widen(self, lane: _Lane, wanted: int, *, has_waited: bool) -> bool:
         """Whether the lane's calls are long, or its keys have room to spare; and the worker has room."""
@@ -201,13 +200,12 @@ class Lanes:
 
     async def _pause(self, lane: _Lane, wait_s: float) -> None:
         """Take nothing from a lane without room for so long, and then little at a time."""
-        async with lane.changing:
-            if lane.resumption is not None or lane.consumer_tag is None or not await self._cancel(lane):
-                return
+        if not lane.is_paused:
             lane.prefetch = self._first_prefetch
             lane.wake.clear()
-            lane.resumption = asyncio.create_task(self._resume(lane, wait_s))
+            lane.resumption = self._tasks.start("resumption", self._resume(lane, wait_s))
             log.info("lane_paused", automation_id=lane.automation.id, wait_s=round(wait_s, 1))
+        await lane.consumer.pause()
 
     async def _resume(self, lane: _Lane, wait_s: float) -> None:
         with suppress(TimeoutError):
@@ -226,71 +224,20 @@ class Lanes:
 
     async def _leave(self, lane: _Lane) -> None:
         """Take nothing from the lane of a paused automation; what is in hand goes on."""
-        if lane.consumer_tag is not None and await self._cancel(lane):
-            lane.prefetch = self._first_prefetch
-            log.info("lane_left", automation_id=lane.automation.id, in_hand=lane.in_hand)
-
-    async def _consume(self, lane: _Lane) -> None:
-        async with asyncio.timeout(CHANGE_TIMEOUT_S):
-            robust = await self._channel(lane.prefetch)
-            # The consumer goes with the channel that there is now: `_on_reopened` has it made again.
-            channel = await underlay(robust)
-            take = partial(self._on_delivery, lane.automation.id)
-            lane.consumer_tag = await consume(channel, names.lane_queue(lane.automation.id), take)
-            lane.channel = channel
-
-    async def _cancel(self, lane: _Lane) -> bool:
-        """Stop a lane's consumer.
-
-        Returns:
-            False where RabbitMQ has not said so in time: then it may go on, and the lane is as it was.
-        """
-        channel, tag = lane.channel, lane.consumer_tag
-        if channel is None or tag is None:
-            return True
-        try:
-            async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                await channel.basic_cancel(tag)
-        except TimeoutError:
-            # Others' changes of the channel came first; or it was closed for it, and `_on_reopened` comes.
-            log.warning("consumer_not_cancelled", automation_id=lane.automation.id)
-            self._reload.set()
-            return False
-        except CHANNEL_GONE:
-            log.info("consumer_gone", automation_id=lane.automation.id)
-        lane.channel = lane.consumer_tag = None
-        return True
+        lane.prefetch = self._first_prefetch
+        await lane.consumer.pause()
+        log.info("lane_left", automation_id=lane.automation.id, in_hand=lane.in_hand)
 
     async def _close(self, automation_id: str) -> None:
         lane = self._lanes[automation_id]
-        if lane.resumption is not None:
-            lane.resumption.cancel()
-        async with lane.changing:
-            if not await self._cancel(lane):
-                return
-            del self._lanes[automation_id]
-        if lane.widening is not None:
-            lane.widening.cancel()
-            await asyncio.gather(lane.widening, return_exceptions=True)
+        for task in (lane.widening, lane.resumption):
+            if task is not None:
+                task.cancel()
+        await self._consuming.end(lane.consumer)
+        del self._lanes[automation_id]
         log.info("lane_closed", automation_id=automation_id)
 
-    async def _channel(self, prefetch: int) -> AbstractRobustChannel:
-        channel = self._channels.get(prefetch)
-        if channel is None:
-            channel = await self._connection.channel(publisher_confirms=False)
-            await channel.set_qos(prefetch_count=prefetch)
-            channel.reopen_callbacks.add(partial(self._on_reopened, prefetch))
-            self._channels[prefetch] = channel
-        return channel
-
-    def _on_reopened(self, prefetch: int, *_: object) -> None:
-        """The channel is new, and its consumers are gone: have them made again."""
-        for lane in self._lanes.values():
-            if lane.prefetch == prefetch:
-                lane.channel = lane.consumer_tag = None
-        self._reload.set()
-
-    async def _on_delivery(self, automation_id: str, message: Delivery) -> None:
+    async def _on_delivery(self, automation_id: str, message: ConsumedDelivery) -> None:
         lane = self._lanes.get(automation_id)
         if lane is None:
             # Delivered while the lane was being closed.
@@ -298,26 +245,20 @@ class Lanes:
             return
         lane.in_hand += 1
         lane.taken += 1
-        task = asyncio.create_task(self._handle_safely(message, lane))
-        self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
+        self._busy.do(self._handle_safely(message, lane))
         is_full = lane.prefetch <= lane.in_hand and lane.prefetch < self._settings.lane_prefetch
         if is_full and (lane.widening is None or lane.widening.done()):
-            lane.widening = asyncio.create_task(self._widen(lane))
+            lane.widening = self._tasks.start("widening", self._widen(lane))
 
     async def _handle_safely(self, message: Delivery, lane: _Lane) -> None:
+        try:
+            await reject_if_it_fails(message, lane.automation.id, self._do(message, lane))
+        finally:
+            lane.in_hand -= 1
+
+    async def _do(self, message: Delivery, lane: _Lane) -> None:
         try:
             await self._handle(message, lane.automation)
         except LaneFullError as full:
             await self._pause(lane, full.wait_s)
             await unless_closed(message.nack(requeue=True))
-        except Exception:
-            log.exception(
-                "delivery_failed",
-                automation_id=lane.automation.id,
-                request_id=message.message_id,
-                **trace_ids(message.headers),
-            )
-            await unless_closed(message.reject(requeue=False))
-        finally:
-            lane.in_hand -= 1

@@ -9,12 +9,13 @@ from faststream import FastStream
 
 from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
-from infra.broker import connect_apart, declare_topology
+from infra.broker import connect_apart
 from infra.changes import hear_changes
 from infra.metrics import exposed_metrics
 from infra.mongo import PyMongoError, wait_for_mongo
 from infra.mongo import connect as connect_mongo
 from infra.prices import REFRESH_S, load_prices
+from infra.readiness import consuming_on
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.vault import Vault
@@ -47,20 +48,18 @@ async def run(settings: Settings) -> None:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
         await load_prices(mongo)
-        broker, connection = await connect_broker(settings, "leasing", metrics=exposition)
-        async with connection.channel() as channel:
-            await declare_topology(channel)
+        broker, connection = await connect_broker(settings, "leasing")
+        consuming, counted = consuming_on(connection, exposition)
         apart = await connect_apart(settings, "leases")
         stack.push_async_callback(apart.close)
         pool = KeyPool(mongo, settings.worker_id)
         handler = LeaseRequestHandler(mongo, pool, vault, await Replies.open(connection, apart), metrics)
-        queues = LeaseQueues(settings, mongo, connection, handler.handle)
+        queues = LeaseQueues(settings, mongo, consuming, handler.handle)
 
         def reload(automation_id: str) -> None:
             pool.invalidate(automation_id)
             queues.reload()
 
-        hear_changes(broker, settings.worker_id, reload)
         app = FastStream(broker, logger=None)
         tasks = BackgroundTasks("leasing")
 
@@ -71,11 +70,13 @@ async def run(settings: Settings) -> None:
 
         @app.after_startup
         async def begin() -> None:
+            await hear_changes(consuming, settings.worker_id, reload, counted)
             log.info("leasing_ready", queues=await queues.start())
 
         @app.on_shutdown
         async def finish() -> None:
             await queues.stop(settings.grace_s)
+            await consuming.close()
             await tasks.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()

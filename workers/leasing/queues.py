@@ -1,4 +1,4 @@
-"""One consumer on each automation's queue of direct key requests, coming and going as automations do."""
+"""Each automation's queue of direct key requests, consumed as long as there is the automation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,63 +6,61 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from aio_pika.abc import (
-    AbstractIncomingMessage,
-    AbstractQueue,
-    AbstractRobustChannel,
-    AbstractRobustConnection,
-)
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
-from contracts import names
-from infra.broker import declare_lease_queue
-from infra.deliveries import finish
-from infra.mongo import Mongo
+from contracts.queue_consumer import QueueConsumer
+from contracts.retrying import retrying
+from infra.background_tasks import BackgroundTasks
+from infra.broker import lease_queue
+from infra.consumed_deliveries import ConsumedDelivery, deliveries
+from infra.consuming import Consuming
+from infra.deliveries import DeliveriesInHand, Delivery, reject_if_it_fails
+from infra.mongo import Mongo, PyMongoError
 from infra.settings import Settings
-from infra.trace_headers import trace_ids
 
 log = structlog.get_logger()
 
 #: The list of automations is read again after so long, in case an event was missed, in seconds.
 RELOAD_S = 25.0
-#: Seconds until the next try where a queue could not be consumed.
+#: The first pause before it is read again where MongoDB is away, and the longest, in seconds.
 RETRY_S = 2.0
-#: How long RabbitMQ may take to start or stop a consumer, in seconds.
-CHANGE_TIMEOUT_S = 5.0
+LONGEST_RETRY_S = 10.0
 #: Requests of one automation that a worker has in hand at a time; few of them wait.
 PREFETCH = 20
-CHANNEL_GONE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
-Handle = Callable[[AbstractIncomingMessage, str], Awaitable[None]]
+Handle = Callable[[Delivery, str], Awaitable[None]]
 
 
 class LeaseQueues:
-    """The queues that this worker consumes, and the deliveries that it is busy with."""
+    """The queues that this worker consumes, and the deliveries that it is busy with.
 
-    def __init__(
-        self, settings: Settings, mongo: Mongo, connection: AbstractRobustConnection, handle: Handle
-    ) -> None:
-        """Take where automations and queues are, and what does a delivery."""
+    Args:
+        settings: which automations are served.
+        mongo: where automations are.
+        consuming: consumes the queues.
+        handle: does a delivery of an automation and acknowledges it.
+    """
+
+    def __init__(self, settings: Settings, mongo: Mongo, consuming: Consuming, handle: Handle) -> None:
         self._settings = settings
         self._mongo = mongo
-        self._connection = connection
+        self._consuming = consuming
+        self._channels = consuming.channels()
         self._handle = handle
-        self._channel: AbstractRobustChannel | None = None
-        #: The consumers, by automation.
-        self._consumers: dict[str, tuple[AbstractQueue, str]] = {}
-        self._declared: set[str] = set()
-        self._busy: set[asyncio.Task[None]] = set()
+        self._consumers: dict[str, QueueConsumer] = {}
+        self._busy = DeliveriesInHand("leases")
+        self._tasks = BackgroundTasks("leases")
         self._reload = asyncio.Event()
-        self._reloader: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Consume every queue, and keep up with automations from now on.
 
         Returns:
-            How many queues are consumed.
+            How many queues there are; each was tried once.
         """
         await self._refresh()
-        self._reloader = asyncio.create_task(self._keep_up())
+        self._tasks.keep("reload", self._keep_up)
+        for consumer in list(self._consumers.values()):
+            await consumer.tried.wait()
         return len(self._consumers)
 
     def reload(self) -> None:
@@ -71,75 +69,39 @@ class LeaseQueues:
 
     async def stop(self, grace_s: float) -> None:
         """Take no more deliveries, and give those under way so long to finish, in seconds."""
-        if self._reloader is not None:
-            self._reloader.cancel()
-            await asyncio.gather(self._reloader, return_exceptions=True)
-        await asyncio.gather(*(self._cancel(automation_id) for automation_id in list(self._consumers)))
-        if self._busy:
-            await finish(self._busy, grace_s)
+        await self._tasks.close()
+        await asyncio.gather(*(self._consuming.end(consumer) for consumer in self._consumers.values()))
+        await self._busy.finish(grace_s)
 
     async def _keep_up(self) -> None:
         while True:
-            wait_s = RELOAD_S
-            try:
-                await self._refresh()
-            except Exception as error:  # noqa: BLE001  # MongoDB or the broker is away: again soon
-                log.warning("queues_not_reloaded", error=type(error).__name__)
-                wait_s = RETRY_S
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(RELOAD_S):
                     await self._reload.wait()
             self._reload.clear()
+            await retrying(
+                self._refresh,
+                passes=(PyMongoError,),
+                pause_s=RETRY_S,
+                longest_pause_s=LONGEST_RETRY_S,
+                note=lambda error: log.warning("queues_not_reloaded", error=type(error).__name__),
+            )
 
     async def _refresh(self) -> None:
         lanes = self._settings.lanes
         query = {"_id": {"$in": sorted(lanes)}} if lanes else {}
         wanted = {found["_id"] async for found in self._mongo.automations.find(query, {"_id": 1})}
         for gone in self._consumers.keys() - wanted:
-            await self._cancel(gone)
-        for automation_id in sorted(wanted - self._declared):
-            await declare_lease_queue(self._connection, automation_id, self._settings)
-            self._declared.add(automation_id)
+            await self._consuming.end(self._consumers.pop(gone))
         for automation_id in sorted(wanted - self._consumers.keys()):
-            await self._consume(automation_id)
-
-    async def _consume(self, automation_id: str) -> None:
-        async with asyncio.timeout(CHANGE_TIMEOUT_S):
-            if self._channel is None:
-                self._channel = await self._connection.channel(publisher_confirms=False)
-                await self._channel.set_qos(prefetch_count=PREFETCH)
-                self._channel.reopen_callbacks.add(self._on_reopened)
-            # Not known to the channel, so that it does not restore it: `_on_reopened` has it made again.
-            queue = await self._channel.get_queue(names.lease_queue(automation_id), ensure=False)
-            tag = await queue.consume(partial(self._on_delivery, automation_id))
-        self._consumers[automation_id] = queue, tag
-
-    async def _cancel(self, automation_id: str) -> None:
-        queue, tag = self._consumers.pop(automation_id)
-        with suppress(*CHANNEL_GONE):  # and the consumer with it
-            async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                await queue.cancel(tag)
-
-    def _on_reopened(self, *_: object) -> None:
-        """The channel is new, and its consumers are gone: have them made again."""
-        self._consumers.clear()
-        self._declared.clear()
-        self._reload.set()
-
-    async def _on_delivery(self, automation_id: str, message: AbstractIncomingMessage) -> None:
-        task = asyncio.create_task(self._handle_safely(message, automation_id))
-        self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
-
-    async def _handle_safely(self, message: AbstractIncomingMessage, automation_id: str) -> None:
-        try:
-            await self._handle(message, automation_id)
-        except Exception:
-            log.exception(
-                "delivery_failed",
-                automation_id=automation_id,
-                request_id=message.message_id,
-                **trace_ids(message.headers),
+            self._consumers[automation_id] = self._consuming.consume(
+                "leases",
+                lease_queue(automation_id, self._settings),
+                deliveries(partial(self._on_delivery, automation_id)),
+                prefetch=PREFETCH,
+                channels=self._channels,
             )
-            with suppress(*CHANNEL_GONE):
-                await message.reject(requeue=False)
+
+    async def _on_delivery(self, automation_id: str, message: ConsumedDelivery) -> None:
+        handling = self._handle(message, automation_id)
+        self._busy.do(reject_if_it_fails(message, automation_id, handling))

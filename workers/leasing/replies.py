@@ -9,10 +9,11 @@ from enum import StrEnum
 
 import structlog
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
+from aio_pika.abc import AbstractExchange, AbstractRobustConnection
 from aiormq.exceptions import AMQPError, DeliveryError
 
 from contracts import names
+from infra import deliveries
 from infra.dead_letters import dead_letter
 from infra.direct_addresses import UNANSWERED, DirectAddresses, is_direct
 from workers.leasing.reading import Envelope
@@ -79,7 +80,7 @@ class Replies:
         if envelope.reply_to is not None:
             await self._send(envelope, names.GENERATION_RESULT, body)
 
-    async def dead_letter(self, original: AbstractIncomingMessage, envelope: Envelope, reason: str) -> None:
+    async def dead_letter(self, original: deliveries.Delivery, envelope: Envelope, reason: str) -> None:
         """Put a copy of a request with its reason into the `dead` queue."""
         routing_key = names.lease_queue(envelope.automation_id)
         letter = dead_letter(original, reason)

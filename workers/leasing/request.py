@@ -7,10 +7,10 @@ from datetime import UTC
 
 import orjson
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
 from pydantic import SecretStr
 
 from contracts.errors import ErrorCode
+from infra import deliveries
 from infra.deliveries import unless_closed
 from infra.errors import VaultError
 from infra.mongo import Document, Mongo, PyMongoError
@@ -68,7 +68,7 @@ class LeaseRequestHandler:
         self._replies = replies
         self._records = LeaseRecords(mongo)
 
-    async def handle(self, message: AbstractIncomingMessage, automation_id: str) -> None:
+    async def handle(self, message: deliveries.Delivery, automation_id: str) -> None:
         """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back."""
         request = read(message, automation_id)
         try:
@@ -90,7 +90,7 @@ class LeaseRequestHandler:
             await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
             await unless_closed(message.ack(), request.envelope)
 
-    async def _do(self, message: AbstractIncomingMessage, request: Request) -> None:
+    async def _do(self, message: deliveries.Delivery, request: Request) -> None:
         """Lend a key, or say why not."""
         began = time.monotonic()
         automation_id = request.envelope.automation_id
@@ -211,7 +211,7 @@ class LeaseRequestHandler:
         )
 
     async def _refuse(
-        self, message: AbstractIncomingMessage, request: Request | Invalid, failure: Failure
+        self, message: deliveries.Delivery, request: Request | Invalid, failure: Failure
     ) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
         envelope = request.envelope

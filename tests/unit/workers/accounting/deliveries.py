@@ -4,15 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
+from unittest.mock import AsyncMock
 
-from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelInvalidStateError
 from pamqp import commands
 from pamqp.header import ContentHeader
 
 from contracts import names
+from contracts.consumer_channels import ConsumerChannels, Receive
+from contracts.queue_consumer import QueueConsumer
+from infra.background_tasks import BackgroundTasks
+from infra.consuming import Consuming
+from infra.queue_declaration import DeclaredQueue
 
 
 def delivered(
@@ -49,12 +54,17 @@ class FakeChannel:
         """Take the prefetch."""
 
     async def basic_consume(
-        self, _queue: str, deliver: Callable[[DeliveredMessage], Awaitable[None]], **_: object
-    ) -> Any:
+        self,
+        _queue: str,
+        deliver: Callable[[DeliveredMessage], Awaitable[None]],
+        *,
+        consumer_tag: str,
+        **_: object,
+    ) -> None:
         """Start the consumer."""
         self._deliver = deliver
+        self.tag = consumer_tag
         self.consuming.set()
-        return SimpleNamespace(consumer_tag="consumer")
 
     async def basic_cancel(self, _tag: str, **_: object) -> None:
         """End the consumer."""
@@ -65,6 +75,12 @@ class FakeChannel:
             raise ChannelInvalidStateError
         assert multiple
         self.acknowledged.append(tag)
+
+    def cancel_consumer(self) -> None:
+        """End the consumer as the broker does when the queue is deleted."""
+        self.consuming.clear()
+        for tell in self.on_consumer_cancel_callbacks:
+            tell(SimpleNamespace(consumer_tag=self.tag))
 
     async def close(self, *_: object) -> None:
         """End the channel."""
@@ -80,23 +96,39 @@ class FakeChannel:
             await self._deliver(delivered(body, event_type, tag=self._delivered))
 
 
-class FakeConnection:
-    """A connection that opens channels, and remembers them."""
+class FakeConsuming:
+    """Keeps the queue consumed on channels that it opens and remembers."""
 
     def __init__(self) -> None:
         self.channels: list[FakeChannel] = []
-        self.transport = SimpleNamespace(connection=SimpleNamespace(channel=self._channel))
         self.opened = asyncio.Event()
+        self._tasks = BackgroundTasks("test")
 
-    async def ready(self) -> None:
-        """Be there at once."""
+    def consume(
+        self, _kind: str, queue: DeclaredQueue, receive: Receive, *, prefetch: int, **_: object
+    ) -> QueueConsumer:
+        """Consume the queue, which is there."""
+        consumer = QueueConsumer(
+            queue.name,
+            channels=ConsumerChannels(self._open),
+            declare=AsyncMock(),
+            receive=receive,
+            prefetch=prefetch,
+        )
+        self._tasks.keep(queue.name, consumer.run)
+        return consumer
 
-    async def _channel(self, **_: object) -> FakeChannel:
+    async def end(self, consumer: QueueConsumer) -> None:
+        """Consume it no longer."""
+        await consumer.end()
+        await self._tasks.close()
+
+    async def _open(self) -> AbstractChannel:
         self.channels.append(FakeChannel())
         self.opened.set()
-        return self.channels[-1]
+        return cast("AbstractChannel", self.channels[-1])
 
     @property
-    def robust(self) -> AbstractRobustConnection:
+    def real(self) -> Consuming:
         """As what the intake takes it for."""
-        return cast("AbstractRobustConnection", self)
+        return cast("Consuming", self)

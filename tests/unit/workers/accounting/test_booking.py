@@ -10,7 +10,7 @@ from contracts import names
 from contracts.messages import UsageRecorded
 from tests.builders import usage_recorded
 from tests.harness import eventually
-from tests.unit.workers.accounting.deliveries import FakeConnection
+from tests.unit.workers.accounting.deliveries import FakeConsuming
 from workers.accounting.booking import Booking
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.intake import Intake
@@ -28,7 +28,7 @@ class Books:
     """A ledger that is open or shut, and a queue of dead letters that confirms or does not."""
 
     def __init__(self) -> None:
-        self.connection = FakeConnection()
+        self.consuming = FakeConsuming()
         self.is_open = asyncio.Event()
         self.confirms = asyncio.Event()
         self.is_open.set()
@@ -36,7 +36,7 @@ class Books:
         self.writing = asyncio.Event()
         self.booked: list[str] = []
         self.letters: list[str] = []
-        self.intake = Intake(self.connection.robust)
+        self.intake = Intake(self.consuming.real)
         self.booking = Booking(
             self.intake,
             cast("Ledger", self),
@@ -62,7 +62,7 @@ class Books:
 
     async def acknowledged(self, up_to: int, *, channel: int = 0) -> None:
         """Wait until so many are, of a channel, and nothing else was."""
-        tags = self.connection.channels[channel].acknowledged
+        tags = self.consuming.channels[channel].acknowledged
 
         async def told() -> bool:
             return bool(tags) and tags[-1] >= up_to
@@ -83,7 +83,7 @@ async def books() -> AsyncIterator[Books]:
 
 async def test_a_batch_is_acknowledged_at_once_when_it_is_written(books: Books) -> None:
     books.is_open.clear()
-    (channel,) = books.connection.channels
+    (channel,) = books.consuming.channels
     await channel.deliver(body(1))
     await books.writing.wait()
     await channel.deliver(body(2), body(3))
@@ -96,7 +96,7 @@ async def test_a_batch_is_acknowledged_at_once_when_it_is_written(books: Books) 
 
 async def test_nothing_beyond_a_dead_letter_that_is_not_confirmed_is_acknowledged(books: Books) -> None:
     books.confirms.clear()
-    (channel,) = books.connection.channels
+    (channel,) = books.consuming.channels
     await channel.deliver(body(1), UNREADABLE, body(3))
     await books.acknowledged(1)
     await channel.deliver(body(4))
@@ -117,28 +117,23 @@ async def test_nothing_beyond_a_dead_letter_that_is_not_confirmed_is_acknowledge
 async def test_an_event_that_can_not_be_booked_is_dead_lettered_alone(
     books: Books, changes: dict[str, Any], error: str
 ) -> None:
-    (channel,) = books.connection.channels
+    (channel,) = books.consuming.channels
     await channel.deliver(body(1), body(2), body(3, **changes), body(4), body(5))
     await books.acknowledged(5)
     assert sorted(books.booked) == ["r-1", "r-2", "r-4", "r-5"]
     assert books.letters == [f"it can't be stored: {error}"]
 
 
-@pytest.mark.parametrize("way", ["the channel is closed", "the consumer is cancelled"])
-async def test_what_a_lost_consumer_had_is_left_to_the_next_one(books: Books, way: str) -> None:
+async def test_what_a_lost_channel_had_is_left_to_the_next_one(books: Books) -> None:
     books.is_open.clear()
-    (first,) = books.connection.channels
+    (first,) = books.consuming.channels
     await first.deliver(body(1))
     await books.writing.wait()
     await first.deliver(body(2))
-    books.connection.opened.clear()
-    if way == "the channel is closed":
-        await first.close()
-    else:
-        for tell in first.on_consumer_cancel_callbacks:
-            tell(None)
-    await books.connection.opened.wait()
-    second = books.connection.channels[1]
+    books.consuming.opened.clear()
+    await first.close()
+    await books.consuming.opened.wait()
+    second = books.consuming.channels[1]
     await second.consuming.wait()
     await second.deliver(body(1), body(2))
     books.is_open.set()
@@ -147,9 +142,23 @@ async def test_what_a_lost_consumer_had_is_left_to_the_next_one(books: Books, wa
     assert books.booked == ["r-1", "r-1", "r-2"]
 
 
+async def test_what_a_cancelled_consumer_had_is_booked_and_the_queue_is_consumed_again(books: Books) -> None:
+    books.is_open.clear()
+    (channel,) = books.consuming.channels
+    await channel.deliver(body(1))
+    await books.writing.wait()
+    await channel.deliver(body(2))
+    channel.cancel_consumer()
+    await channel.consuming.wait()
+    await channel.deliver(body(3))
+    books.is_open.set()
+    await books.acknowledged(3)
+    assert books.booked == ["r-1", "r-2", "r-3"]
+
+
 async def test_what_was_taken_is_booked_before_a_stop(books: Books) -> None:
     books.is_open.clear()
-    (channel,) = books.connection.channels
+    (channel,) = books.consuming.channels
     await channel.deliver(body(1))
     await books.writing.wait()
     await channel.deliver(body(2), UNREADABLE)
@@ -163,7 +172,7 @@ async def test_what_was_taken_is_booked_before_a_stop(books: Books) -> None:
 
 async def test_a_heartbeat_is_acknowledged_with_what_came_before_it(books: Books) -> None:
     books.is_open.clear()
-    (channel,) = books.connection.channels
+    (channel,) = books.consuming.channels
     await channel.deliver(body(1))
     await books.writing.wait()
     beat = b'{"version": "1", "host": "h", "started_at": "2026-03-10T12:00:00Z", "in_flight": 0}'
