@@ -1,24 +1,21 @@
-"""FastStream's own metrics of what services consume, with handlers that are few."""
+"""FastStream's own metrics of what services consume, with handlers that are few.
+
+Services consume without its subscribers, and count under its names.
+"""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from aio_pika import IncomingMessage
-from faststream.prometheus import ConsumeAttrs
 from faststream.prometheus.container import MetricsContainer
-from faststream.prometheus.middleware import PrometheusMiddleware
 from faststream.prometheus.types import ProcessingStatus
-from faststream.rabbit.prometheus.provider import RabbitMetricsSettingsProvider
-from faststream.rabbit.response import RabbitPublishCommand
 
 from contracts import names
 from infra.metrics import Children, Exposition
 
-if TYPE_CHECKING:
-    from faststream.message.message import StreamMessage
-
+#: FastStream's name for the broker.
+BROKER = "rabbitmq"
 #: The events that services consume, as routing keys begin, before the automation.
 EVENTS = frozenset(
     names.event_routing_key(event, "").rstrip(".")
@@ -44,29 +41,6 @@ def handler_name(exchange: str, routing_key: str) -> str:
     return ".".join(filter(None, (known, event if event in EVENTS else "")))
 
 
-class _FewHandlers(RabbitMetricsSettingsProvider):
-    def get_consume_attrs_from_message(self, msg: "StreamMessage[IncomingMessage]") -> ConsumeAttrs:
-        raw = msg.raw_message
-        return {
-            "destination_name": handler_name(raw.exchange or "", raw.routing_key or ""),
-            "message_size": len(msg.body),
-            "messages_count": 1,
-        }
-
-    def get_publish_destination_name_from_cmd(self, cmd: RabbitPublishCommand) -> str:
-        return handler_name(cmd.exchange.name, cmd.destination)
-
-
-def consumed_metrics(exposition: Exposition) -> PrometheusMiddleware[IncomingMessage, RabbitPublishCommand]:
-    """The middleware for a broker's subscribers."""
-    provider = _FewHandlers()
-    return PrometheusMiddleware(
-        settings_provider_factory=lambda _: provider,
-        registry=exposition.registry,
-        app_name=exposition.service,
-    )
-
-
 class Received(NamedTuple):
     """A message in hand: what it is counted under, and since when it is there, in seconds of some clock."""
 
@@ -75,12 +49,11 @@ class Received(NamedTuple):
 
 
 class BatchMetrics:
-    """The same metrics of what a service consumes in batches, without a subscriber."""
+    """Counts what a service consumes: message by message, or in batches."""
 
     def __init__(self, exposition: Exposition) -> None:
-        """Take where to register; what the middleware has registered there is used with it."""
         metrics = MetricsContainer(exposition.registry, custom_label_names=())
-        self._labels = (exposition.service, _FewHandlers().messaging_system)
+        self._labels = (exposition.service, BROKER)
         self._received = Children(metrics.received_messages_total)
         self._sizes = Children(metrics.received_messages_size_bytes)
         self._in_process = Children(metrics.received_messages_in_process)

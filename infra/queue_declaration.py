@@ -82,14 +82,16 @@ async def declare_queue(connection: AbstractConnection, queue: DeclaredQueue) ->
     while True:
         try:
             async with brief_channel(connection) as channel:
-                return await on_channel(_declare(channel, wanted))
+                await on_channel(_declare(channel, wanted))
         except ChannelLostError as error:
-            reason = str(error.__cause__)
-            adapted = as_it_is(wanted, reason)
+            adapted = as_it_is(wanted, str(error.__cause__))
             if adapted is None:
                 raise
-            log.info("queue_differs", queue=queue.name, reason=reason)
             wanted = adapted
+        else:
+            if wanted is not queue:
+                log.info("queue_differs", queue=queue.name, arguments=wanted.arguments)
+            return
 
 
 def as_it_is(queue: DeclaredQueue, reason: str) -> DeclaredQueue | None:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from prometheus_client import Metric
 
-from infra.consumed_metrics import BatchMetrics, consumed_metrics, handler_name
+from infra.consumed_metrics import BatchMetrics, handler_name
 from infra.metrics import MOST_MODELS, OTHER, Exposition, ModelNames
+from infra.readiness import NotConsumedGauge
 from workers.accounting.fleet_metrics import FleetMetrics
 from workers.accounting.metrics import LedgerMetrics
 from workers.console.metrics import ConsoleMetrics
@@ -30,12 +31,17 @@ def of_accounting(exposition: Exposition) -> None:
     FleetMetrics(exposition, AsyncMock())
 
 
+def of_consuming(exposition: Exposition) -> None:
+    exposition.registry.register(NotConsumedGauge(Mock(not_consumed=[], kinds=[]), exposition.service))
+
+
 SERVICES: list[Callable[[Exposition], object]] = [
     of_generation,
     of_accounting,
     LeaseMetrics,
     ConsoleMetrics,
-    consumed_metrics,
+    BatchMetrics,
+    of_consuming,
 ]
 
 
@@ -94,9 +100,8 @@ def test_handlers_are_few_whatever_the_routing_key(exchange: str, routing_key: s
     assert handler_name(exchange, routing_key) == expected
 
 
-def test_what_is_consumed_in_batches_is_counted_as_what_subscribers_consume() -> None:
+def test_what_is_consumed_is_counted_under_the_names_of_faststream() -> None:
     exposition = Exposition("accounting")
-    consumed_metrics(exposition)
     metrics = BatchMetrics(exposition)
     messages = [metrics.begin("events", f"usage.recorded.bot-{number}", 500) for number in range(3)]
     labels = {"app_name": "accounting", "broker": "rabbitmq", "handler": "events.usage.recorded"}

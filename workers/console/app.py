@@ -5,6 +5,7 @@ import uvicorn
 
 from infra.listening import listen
 from infra.metrics import exposed_metrics
+from infra.readiness import consuming_on
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from workers.console.api.app import create_app
@@ -29,6 +30,7 @@ async def run(settings: Settings) -> None:
         async with exposed_metrics(settings, "console") as exposition, open_services(settings) as services:
             app = create_app(services)
             if exposition is not None:
+                consuming_on(services.connection, exposition)
                 app.add_middleware(Counted, metrics=ConsoleMetrics(exposition))
             mount_pages(app, services)
             config = uvicorn.Config(
