@@ -49,6 +49,8 @@ PATIENCE_S = 20.0
 LONGEST_HELD_S = 50.0
 #: How long a request may wait for a key before it is claimed without one, in seconds.
 AT_ONCE_S = 0.5
+#: Opened keys that are kept; the one that was opened first goes first.
+MOST_SECRETS = 4096
 #: Attempts are numbered from run * this, so that those of a dead worker's run keep their own numbers.
 ATTEMPTS_PER_RUN = 100
 
@@ -92,7 +94,7 @@ class Attempts:
         self._upstream = upstream
         self._vault = vault
         self._slots = asyncio.Semaphore(max_in_flight)
-        self._averages = OutputAverages()
+        self._averages: dict[str, OutputAverages] = {}
         self._secrets: dict[tuple[str, bytes], SecretStr] = {}
 
     async def reserve(
@@ -108,7 +110,8 @@ class Attempts:
         Raises:
             PyMongoError: MongoDB is away.
         """
-        estimated = estimate(request.path, request.body, self._averages)
+        averages = self._averages.setdefault(request.envelope.automation_id, OutputAverages())
+        estimated = estimate(request.path, request.body, averages)
         patience_until = min(self._pool.now() + PATIENCE_S, request.envelope.received_at + LONGEST_HELD_S)
         ask = Ask(
             request.model,
@@ -311,6 +314,8 @@ class Attempts:
         identity = (key.id, key.secret.nonce)
         secret = self._secrets.get(identity)
         if secret is None:
+            if len(self._secrets) >= MOST_SECRETS:
+                del self._secrets[next(iter(self._secrets))]
             secret = self._secrets[identity] = open_secret(self._vault, key.automation_id, key.id, key.secret)
         return secret
 
@@ -322,9 +327,16 @@ class Attempts:
             record, settlement = failed(request, reserved, answer, number, self._pool.now())
         else:
             record, settlement = answered(request, reserved, answer, number, self._pool.now())
-            if request.model is not None and not record.tokens_estimated:
-                self._averages.learn(request.model, record.usage.completion_tokens)
+            if request.model is not None:
+                self._learn(request.envelope.automation_id, request.model, record)
         return record, self._pool.settle(reserved, settlement)
+
+    def _learn(self, automation_id: str, model: str, record: AttemptRecord) -> None:
+        """Learn from an answer that there is such a model, and how much it says."""
+        self._pool.answered(automation_id, model)
+        if not record.tokens_estimated:
+            averages = self._averages.setdefault(automation_id, OutputAverages())
+            averages.learn(model, record.usage.completion_tokens)
 
 
 def back_off_s(failures: int) -> float:

@@ -13,6 +13,7 @@ from workers.generation.result import FREE, NO_USAGE, AttemptRecord
 from workers.generation.tokens import estimate_input
 from workers.keys.health import Sample
 from workers.keys.pool import Reservation
+from workers.keys.reported import RateLimits
 from workers.keys.settlements import Settlement
 
 #: The longest error code of a provider that is kept, in characters.
@@ -63,7 +64,7 @@ def answered(
         usage.total_tokens,
         reserved.model,
         sample=Sample(ok=True, latency_ms=answer.latency_ms),
-        rate_limits=answer.rate_limits,
+        rate_limits=_of_model(request, reserved, answer.rate_limits),
         cost_nanousd=record.cost.nanousd,
     )
     return record, settlement
@@ -107,8 +108,9 @@ def failed(
         sample=Sample(ok=False) if verdict.blames_key else None,
         cool_ms=verdict.cool_ms,
         cool_reason=verdict.outcome,
-        denies_model=verdict.denies_model and request.model is not None,
-        rate_limits=failure.rate_limits,
+        denies_model=verdict.denies_model and bool(reserved.model),
+        # What a provider says of the limits of a model that it does not know is of no use.
+        rate_limits=None if verdict.denies_model else _of_model(request, reserved, failure.rate_limits),
         cost_nanousd=record.cost.nanousd,
     )
     return record, settlement
@@ -141,6 +143,11 @@ def _estimated(request: Request, output_tokens: int) -> Usage:
 
 def _cost(model: str, usage: Usage) -> Cost:
     return cost(model, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
+def _of_model(request: Request, reserved: Reservation, word: RateLimits | None) -> RateLimits | None:
+    """What the provider says of a model's limits, unless the model is counted together with others."""
+    return word if reserved.model or request.model is None else None
 
 
 def _asked(request: Request) -> str:

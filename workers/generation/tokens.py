@@ -14,6 +14,8 @@ DEFAULT_OUTPUT_TOKENS = 500
 MOST_CHOICES = 128
 #: More than any provider admits at a time, and still a number that a database can count with.
 LARGEST_ESTIMATE = 1_000_000_000
+#: Models of one automation that have an average; the one that was answered longest ago goes first.
+MOST_MODELS = 256
 #: Weight of one answer in a model's running average.
 AVERAGE_WEIGHT = 0.1
 
@@ -29,7 +31,10 @@ class Estimate(NamedTuple):
 
 
 class OutputAverages:
-    """Running average of the output tokens of each model, in this worker."""
+    """Running average of the output tokens of each model of one automation, in this worker.
+
+    An automation's own, since its provider may say what it likes.
+    """
 
     def __init__(self) -> None:
         self._averages: dict[str, float] = {}
@@ -40,7 +45,9 @@ class OutputAverages:
 
     def learn(self, model: str, completion_tokens: int) -> None:
         """Take one answer into the average."""
-        average = self._averages.get(model, float(completion_tokens))
+        if model not in self._averages and len(self._averages) >= MOST_MODELS:
+            del self._averages[next(iter(self._averages))]
+        average = self._averages.pop(model, float(completion_tokens))
         self._averages[model] = average + AVERAGE_WEIGHT * (completion_tokens - average)
 
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from infra.mongo import Mongo
 from workers.budgets.keeper import BudgetKeeper, Claims
 from workers.keys.blocks import BLOCK_S, Block, Blocks
+from workers.keys.counted_models import CountedModels
 from workers.keys.holds import Holds
 from workers.keys.key import Key
 from workers.keys.limits import calls_that_fit, chargeable
@@ -38,7 +39,7 @@ class Reservation:
         key: as it was when the call was reserved.
         second: in which the call counts, in seconds since the epoch on MongoDB's clock.
         tokens: that are reserved.
-        model: of the call; empty where none was named.
+        model: under which the call is counted (`counted_models`); empty where none was named.
         hold: under which name the call is held in the key's document.
         since: a moment on this process's monotonic clock that is no later than the start of `second`.
         slot: whether it holds one of the automation's own slots too.
@@ -93,6 +94,7 @@ class AutomationKeys:
 
     Attributes:
         keys: as last seen, by id.
+        models: which of its models are counted by themselves.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class AutomationKeys:
         self._now = parts.clock.now
         self._release = release
         self.keys: dict[str, Key] = {}
+        self.models = CountedModels()
         self._loaded_at = float("-inf")
         self._ahead = Blocks(self._give_back)
         self._max_in_flight: int | None = None
@@ -260,7 +263,8 @@ class AutomationKeys:
         groups: dict[tuple[str, str], list[_Waiter]] = {}
         for key_id, indices in planned.reserve.items():
             for index in indices:
-                groups.setdefault((key_id, batch[index].ask.model or ""), []).append(batch[index])
+                model = self.models.counted_as(batch[index].ask.model)
+                groups.setdefault((key_id, model), []).append(batch[index])
         best: dict[str, str] = {}
         for key_id, model in groups:
             best.setdefault(model, key_id)

@@ -126,6 +126,10 @@ class KeyPool:
         spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
         return asyncio.create_task(_both(spent, settled))
 
+    def answered(self, automation_id: str, model: str) -> None:
+        """Note that a provider has answered an automation for a model: there is such a one."""
+        self._of(automation_id).models.answered(model)
+
     def release(self, reservation: Reservation) -> "asyncio.Future[None]":
         """Give back a reservation whose call was not made.
 

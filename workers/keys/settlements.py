@@ -14,6 +14,8 @@ from workers.keys.limits import CIRCUIT_FAILURES, today, used_today
 from workers.keys.reported import LONGEST_RESET_MS, REPORTED_S, SHORTEST_RESET_MS, RateLimits, merged
 from workers.keys.reservations import PROJECTION
 
+#: Models of which a key's document remembers something; the oldest word goes first.
+MOST_REMEMBERED = 64
 #: How long a model that a key may not use is left out for it, in milliseconds.
 MODEL_DENIED_MS = 600_000
 
@@ -137,14 +139,15 @@ def _corrected_window(batch: Sequence[Settlement]) -> Document:
 
 
 def _replaced(field: str, models: Sequence[str], entries: list[Document]) -> Document:
-    """An array of one entry a model, with those of these models replaced."""
+    """An array of one entry a model, with those of these models replaced, and without those that are over."""
+    is_another = {"$not": [{"$in": ["$$this.model", {"$literal": list(models)}]}]}
     kept = {
         "$filter": {
             "input": {"$ifNull": [field, []]},
-            "cond": {"$not": [{"$in": ["$$this.model", {"$literal": list(models)}]}]},
+            "cond": {"$and": [is_another, {"$gt": ["$$this.until", "$$NOW"]}]},
         }
     }
-    return {"$concatArrays": [kept, entries]}
+    return {"$slice": [{"$concatArrays": [kept, entries]}, -MOST_REMEMBERED]}
 
 
 def _health_changes(samples: Sequence[Sample]) -> Document:
