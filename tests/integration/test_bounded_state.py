@@ -7,9 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.messages import Path
+from contracts.messages import Path, UsageRecorded
 from infra.mongo import Document, Mongo, connect
-from tests.builders import key_document, make_envelope
+from tests.builders import NOON, key_document, make_envelope, usage_recorded
+from workers.accounting import crowds
+from workers.accounting.budgets import MOST_UNPRICED
+from workers.accounting.ledger import Ledger
+from workers.accounting.rebuild import Rebuild
+from workers.budgets.budget import budget_id
 from workers.generation.classification import MODEL_UNAVAILABLE
 from workers.generation.reading import Request
 from workers.generation.spending import answered, failed
@@ -110,3 +115,58 @@ async def test_what_is_over_is_forgotten_with_the_next_word(mongo: Mongo) -> Non
     document = await stored(mongo, key_id)
     assert [denied["model"] for denied in document["denied_models"]] == ["second"]
     assert [word["model"] for word in document["reported"]] == ["second"]
+
+
+async def totals_of(mongo: Mongo, automation_id: str, dimension: str) -> dict[str, int]:
+    found = mongo.usage_daily.find({"automation_id": automation_id, "dimension": dimension})
+    return {total["subject"]: total["attempts"] async for total in found}
+
+
+async def test_totals_of_made_up_models_and_users_are_bounded_and_equal_the_ledger(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowds, "MOST_SUBJECTS", {"model": 5, "user": 10})
+    bot, quiet = (f"bot-{secrets.token_hex(4)}" for _ in range(2))
+    await mongo.budgets.insert_one(
+        {
+            "_id": budget_id("user", "day", bot, "budgeted"),
+            "scope": "user",
+            "automation_id": bot,
+            "subject": "budgeted",
+            "label": "budgeted",
+            "window": "day",
+            "limit_nanousd": 10**12,
+            "soft_percent": 80,
+            "hard": True,
+            "period": "",
+            "spent_nanousd": 0,
+            "held": [],
+        }
+    )
+
+    def named(number: int, automation_id: str = bot, **changes: object) -> UsageRecorded:
+        event = f"{secrets.token_hex(4)}-{number}"
+        said = {"model": f"made-up-{number}", "user_id": f"u-{number}", "price_known": False, **changes}
+        return usage_recorded(event_id=f"{event}:1", request_id=event, automation_id=automation_id, **said)
+
+    ledger = Ledger(mongo)
+    for begin in range(0, 60, 20):
+        events = [named(number) for number in range(begin, begin + 20)]
+        # The first ones again: they have totals of their own; and a user whose budget is kept by a total.
+        events += [named(0), named(99, user_id="budgeted"), named(0, quiet), named(1, quiet, user_id=None)]
+        await ledger.apply(events)
+    models, users = await totals_of(mongo, bot, "model"), await totals_of(mongo, bot, "user")
+    assert len(models) <= 5 + 1
+    assert len(users) <= 10 + 2
+    assert models["made-up-0"] == users["u-0"] == 1 + 3
+    assert users["budgeted"] == 3
+    assert sum(models.values()) == sum(users.values()) == 66
+    assert await totals_of(mongo, bot, "automation") == {bot: 66}
+    assert await totals_of(mongo, quiet, "model") == {"made-up-0": 3, "made-up-1": 3}
+    assert await totals_of(mongo, quiet, "user") == {"u-0": 3}
+    day = NOON.date().isoformat()
+    assert (await Rebuild(mongo).check(day, bot)).differences == []
+    # People are told of some of the models that have no price, and that there are more.
+    alerts = [alert["label"] async for alert in mongo.alerts.find({"automation_id": bot})]
+    assert len(alerts) == MOST_UNPRICED + 1
+    assert "further models" in alerts

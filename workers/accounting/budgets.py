@@ -10,6 +10,9 @@ from workers.accounting.totals import subjects
 from workers.budgets.books import Place, note_crossings, raise_to_books
 from workers.budgets.budget import SCOPES, WINDOWS, Budget, Scope, budget_id, period_of
 
+#: Models of an automation and UTC day that have an alert of their own because nobody knows their price.
+MOST_UNPRICED = 20
+
 
 async def note_spending(mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session) -> None:
     """Tell of the thresholds that new ledger rows cross, and of models whose price nobody knows.
@@ -71,7 +74,7 @@ def budget_days(rows: Iterable[Document]) -> dict[str, set[str]]:
 
 
 async def note_unpriced(mongo: Mongo, rows: Sequence[Document], now: datetime, session: Session) -> None:
-    """Raise an alert a model and UTC day, unless somebody has set its price since.
+    """Raise an alert a model and UTC day, unless somebody has set its price since; few of an automation.
 
     Raises:
         PyMongoError: MongoDB is away or refused.
@@ -80,8 +83,31 @@ async def note_unpriced(mongo: Mongo, rows: Sequence[Document], now: datetime, s
     if not unpriced:
         return
     by_hand = {document["_id"]: document async for document in mongo.prices.find(session=session)}
+    by_day: dict[tuple[str, str], list[str]] = {}
     for (model, day), automation_id in unpriced.items():
         if not is_priced(model, by_hand):
-            reason = f"calls count no cost, since the price of {model} is not known; `keyway prices set`"
-            alert = Alert(AlertKind.UNKNOWN_PRICE, automation_id, model, model, day, reason)
+            by_day.setdefault((automation_id, day), []).append(model)
+    for (automation_id, day), models in by_day.items():
+        for alert in await _of_models(mongo, automation_id, day, models, session):
             await raise_alert(mongo, alert, now, session)
+
+
+async def _of_models(
+    mongo: Mongo, automation_id: str, day: str, models: Sequence[str], session: Session
+) -> list[Alert]:
+    """An alert for each model, as long as the automation's day has few; then one for all others together."""
+    alerts = [_unpriced(automation_id, model, model, day) for model in models]
+    ids = {"_id": {"$in": [alert.id for alert in alerts]}}
+    standing = {alert["_id"] async for alert in mongo.alerts.find(ids, {"_id": 1}, session=session)}
+    of_day = {"kind": AlertKind.UNKNOWN_PRICE.value, "automation_id": automation_id, "window": day}
+    room = max(0, MOST_UNPRICED - await mongo.alerts.count_documents(of_day, session=session))
+    new = [alert for alert in alerts if alert.id not in standing]
+    told = [alert for alert in alerts if alert.id in standing] + new[:room]
+    if new[room:]:
+        told.append(_unpriced(automation_id, f"{automation_id}/others", "further models", day))
+    return told
+
+
+def _unpriced(automation_id: str, subject: str, model: str, day: str) -> Alert:
+    reason = f"calls count no cost, since the price of {model} is not known; `keyway prices set`"
+    return Alert(AlertKind.UNKNOWN_PRICE, automation_id, subject, model, day, reason)

@@ -21,6 +21,7 @@ from infra.mongo import Document, Mongo, Session, UpdateOne
 from infra.mongo_errors import may_pass
 from infra.totals import total_id
 from workers.accounting.budgets import count_spending, note_spending
+from workers.accounting.crowds import count_subjects, mark_crowds
 from workers.accounting.leases import LeaseEntry, Refused, Unreported, after, booked
 from workers.accounting.lifecycle import next_status, renewal
 from workers.accounting.metrics import LedgerMetrics
@@ -249,9 +250,12 @@ class Ledger:
             replaced = {"_id": {"$in": [row["_id"] for row in placed.replaced]}}
             await self._mongo.usage.delete_many(replaced, session=session)
         if placed.added:
+            await mark_crowds(self._mongo, placed.added, session)
             await self._mongo.usage.insert_many(placed.added, ordered=False, session=session)
             totals = total_updates(placed.added, placed.replaced)
-            await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
+            written = await self._mongo.usage_daily.bulk_write(totals, ordered=False, session=session)
+            if new := count_subjects((written.upserted_ids or {}).values()):
+                await self._mongo.usage_daily.bulk_write(new, ordered=False, session=session)
             await self._change_statuses(placed.added, now, session)
             await note_spending(self._mongo, placed.added, now, session)
         return placed

@@ -33,6 +33,7 @@ ROW_FIELDS = dict.fromkeys(
         "price_known",
         "key_alias",
         "day",
+        "crowd",
     ),
     1,
 )

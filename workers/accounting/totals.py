@@ -6,6 +6,7 @@ from operator import add, itemgetter, neg
 
 from infra.mongo import Document, UpdateOne
 from infra.totals import SUMMED, TOKEN_FIELDS, total_id
+from workers.accounting.crowds import OTHERS
 
 #: What of a row is added to its totals as it is; what is counted besides follows from its outcome and price.
 AMOUNTS = (*TOKEN_FIELDS, "cost_nanousd", "latency_ms", "reserved_tokens")
@@ -16,9 +17,10 @@ def subjects(row: Document) -> Iterator[tuple[str, str]]:
     """The dimensions that a ledger row counts in, and its subject in each; there may be no user."""
     yield "key", row["key_id"]
     yield "automation", row["automation_id"]
+    crowd = row.get("crowd", ())
     if row["user_id"] is not None:
-        yield "user", row["user_id"]
-    yield "model", row["model"]
+        yield "user", OTHERS if "user" in crowd else row["user_id"]
+    yield "model", OTHERS if "model" in crowd else row["model"]
 
 
 def summands(row: Document) -> dict[str, int]:
