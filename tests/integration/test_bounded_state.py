@@ -15,10 +15,10 @@ from workers.accounting.budgets import MOST_UNPRICED
 from workers.accounting.ledger import Ledger
 from workers.accounting.rebuild import Rebuild
 from workers.budgets.budget import budget_id
+from workers.generation.answers import Answer, Failure
 from workers.generation.classification import MODEL_UNAVAILABLE
 from workers.generation.reading import Request
 from workers.generation.spending import answered, failed
-from workers.generation.upstream import Answer, Failure
 from workers.keys.counted_models import MOST_MODELS
 from workers.keys.pool import KeyPool, Reservation
 from workers.keys.reported import RateLimits
