@@ -20,11 +20,11 @@ from contracts.errors import ReplyTimeoutError
 from contracts.heartbeats import Heartbeats
 from contracts.leases import request_lease
 from contracts.many import in_order
+from contracts.own_channels import OwnChannels
 from contracts.reply_channel import Destination
 from contracts.request_message import ANSWER_GRACE_S, raise_if_failed, read_result, request_message
 from contracts.request_reply import RequestReply
 from contracts.stream import GenerationStream
-from contracts.stream_channels import StreamChannels
 from contracts.streamed_request import StreamedRequest
 from contracts.trace_context import trace_headers
 from contracts.under_way import UnderWay
@@ -73,8 +73,8 @@ class Keyway:
         name = f"keyway client {self._automation_id}"
         self._connection = BrokerConnection(address, users_of(address.user, self._automation_id), name)
         self._lane = Destination.lane(self._automation_id)
-        self._requests = RequestReply(self._connection)
-        self._streams = StreamChannels(self._connection)
+        self._own_channels = OwnChannels(self._connection)
+        self._requests = RequestReply(self._connection, self._own_channels)
         self._declared: set[str] = set()
         self._declaring = asyncio.Lock()
         self._under_way = UnderWay()
@@ -97,7 +97,7 @@ class Keyway:
     ) -> None:
         """Disconnect; calls that still wait raise `ClientClosedError`."""
         await self._heartbeats.stop()
-        await self._streams.close()
+        await self._own_channels.close()
         await self._connection.close()
 
     async def generate(
@@ -202,7 +202,7 @@ class Keyway:
             reply_to=names.DIRECT_REPLY_TO,
             trace=trace_headers(traceparent),
         )
-        request = StreamedRequest(message, self._lane, self._streams)
+        request = StreamedRequest(message, self._lane, self._own_channels)
         return GenerationStream(request_id, request, self._under_way, timeout=timeout)
 
     async def submit(

@@ -16,7 +16,10 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
+from contracts.background import Background
 from contracts.errors import ClientClosedError, PublishError
+from contracts.message_size import SizeLimit
+from contracts.retrying import retrying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -98,14 +101,19 @@ class BrokerConnection:
         users: the users to try the password with, the likeliest first; a token that is being rotated belongs
             to one of two.
         name: what the connection is called in RabbitMQ's management page.
+
+    Attributes:
+        size_limit: how large a message may be, as far as RabbitMQ has said.
     """
 
     def __init__(self, url: URL, users: tuple[str | None, ...], name: str) -> None:
         self._url = url.with_query({"heartbeat": str(HEARTBEAT_S), "name": name, **url.query})
         self._users = users
         self._connection: AbstractConnection | None = None
+        self.size_limit = SizeLimit()
         self._changed = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
+        self._tasks = Background()
+        self._is_kept = False
 
     async def open(self) -> None:
         """Connect.
@@ -126,16 +134,15 @@ class BrokerConnection:
             said = type(error).__name__ if reason is None else f"its certificate is not trusted: {reason}"
             raise PublishError(f"can't connect to RabbitMQ at {where}: {said}") from None
         self._connection = connection
-        self._keeping = asyncio.create_task(self._keep(connection))
+        self._is_kept = True
+        self._tasks.start("connection", self._keep(connection))
 
     async def close(self) -> None:
         """Disconnect; who waits for a channel gets `ClientClosedError`."""
-        keeping, self._keeping = self._keeping, None
+        self._is_kept = False
         connection, self._connection = self._connection, None
         self._announce()
-        if keeping is not None:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+        await self._tasks.close()
         if connection is not None:
             await close(connection)
 
@@ -145,20 +152,32 @@ class BrokerConnection:
         Raises:
             ClientClosedError: the connection is closed for good, or was never opened.
         """
-        while True:
-            connection = await self._ready()
-            if (number := _free_number(connection)) is not None:
-                try:
-                    return await on_channel(
-                        connection.channel(number, timeout=BROKER_TIMEOUT_S, on_return_raises=True)
-                    )
-                except ChannelLostError as error:
-                    log.debug("no channel: %r", error.__cause__)
-                except asyncio.CancelledError:
-                    if opened := connection.channels.get(number):
-                        await close(opened)
-                    raise
-            await asyncio.sleep(RETRY_S)
+
+        def note(error: Exception) -> None:
+            log.debug("no channel: %r", error.__cause__)
+
+        return await retrying(
+            self._new_channel, passes=(ChannelLostError,), pause_s=RETRY_S, longest_pause_s=RETRY_S, note=note
+        )
+
+    async def _new_channel(self) -> AbstractChannel:
+        """Open a channel.
+
+        Raises:
+            ChannelLostError: there is none now.
+            ClientClosedError: the connection is closed for good, or was never opened.
+        """
+        connection = await self._ready()
+        if (number := _free_number(connection)) is None:
+            raise ChannelLostError("the connection has no channel left")
+        try:
+            return await on_channel(
+                connection.channel(number, timeout=BROKER_TIMEOUT_S, on_return_raises=True)
+            )
+        except asyncio.CancelledError:
+            if opened := connection.channels.get(number):
+                await close(opened)
+            raise
 
     @asynccontextmanager
     async def brief_channel(self) -> AsyncIterator[AbstractChannel]:
@@ -174,7 +193,7 @@ class BrokerConnection:
             await close(channel)
 
     async def _ready(self) -> AbstractConnection:
-        while self._keeping is not None:
+        while self._is_kept:
             if self._connection is not None and not self._connection.is_closed:
                 return self._connection
             await self._changed.wait()
@@ -189,14 +208,15 @@ class BrokerConnection:
             await asyncio.wait([connection.closing])
             self._connection = None
             log.info("the connection to RabbitMQ is lost; connecting again")
-            while self._connection is None:
-                await asyncio.sleep(RETRY_S)
-                try:
-                    self._connection = connection = await self._connect()
-                except Exception as error:  # whatever the driver raises, the next try follows
-                    if _cancellations():
-                        raise
-                    log.debug("not connected: %s", type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+            # Whatever the driver raises, the next try follows.
+            self._connection = connection = await retrying(
+                self._connect,
+                passes=(Exception,),
+                pause_s=RETRY_S,
+                longest_pause_s=RETRY_S,
+                note=_not_connected,
+            )
             self._announce()
 
     async def _connect(self) -> AbstractConnection:
@@ -223,6 +243,10 @@ class BrokerConnection:
             await close(connection)
             raise
         return connection
+
+
+def _not_connected(error: Exception) -> None:
+    log.debug("not connected: %s", type(error).__name__)
 
 
 def _free_number(connection: AbstractConnection) -> int | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aio_pika import Message
 
 from contracts import names
+from contracts.background import Background
 from contracts.connection import BROKER_TIMEOUT_S, on_channel
 from contracts.messages import Heartbeat
 
@@ -56,19 +57,16 @@ class Heartbeats:
         self._under_way = under_way
         self._version = version or package_version()
         self._interval_s = interval_s
-        self._beating: asyncio.Task[None] | None = None
+        self._tasks = Background()
 
     def start(self) -> None:
         """Begin."""
         if self._interval_s:
-            self._beating = asyncio.create_task(self._beat(datetime.now(UTC)))
+            self._tasks.start("heartbeats", self._beat(datetime.now(UTC)))
 
     async def stop(self) -> None:
         """End."""
-        beating, self._beating = self._beating, None
-        if beating is not None:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+        await self._tasks.close()
 
     async def _beat(self, started_at: datetime) -> None:
         while True:

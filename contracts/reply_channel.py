@@ -17,6 +17,7 @@ from pamqp.commands import Basic
 from contracts import names
 from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close, on_channel
 from contracts.errors import PublishError
+from contracts.retrying import retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,8 @@ class ReplyChannel:
     def __init__(self, channel: AbstractChannel) -> None:
         self._channel = channel
         self._listeners: dict[str, Listener] = {}
+        #: What is being published, by message id: the driver tells returned messages apart by nothing else.
+        self._publishing: dict[str, asyncio.Future[None]] = {}
         channel.closing.add_done_callback(self._on_closed)
 
     @classmethod
@@ -78,7 +81,8 @@ class ReplyChannel:
         Raises:
             ClientClosedError: the client is closed.
         """
-        while True:
+
+        async def open_one() -> ReplyChannel:
             opened = cls(await connection.channel())
             try:
                 await on_channel(
@@ -86,14 +90,12 @@ class ReplyChannel:
                         names.DIRECT_REPLY_TO, opened._on_message, no_ack=True, timeout=BROKER_TIMEOUT_S
                     )
                 )
-            except ChannelLostError:
-                await opened.close()
-                await asyncio.sleep(RETRY_S)
             except BaseException:
                 await asyncio.shield(opened.close())
                 raise
-            else:
-                return opened
+            return opened
+
+        return await retrying(open_one, passes=(ChannelLostError,), pause_s=RETRY_S, longest_pause_s=RETRY_S)
 
     @property
     def is_lost(self) -> bool:
@@ -134,15 +136,23 @@ class ReplyChannel:
         return answer
 
     async def publish(self, message: Message, destination: Destination) -> None:
-        """Publish until the broker confirms.
+        """Publish until the broker confirms, after any other message with the same id.
 
         Raises:
             ChannelLostError: the channel went away; the broker may have the message.
             RefusedPublishError: the broker closed the channel over this publish or another.
             PublishError: no queue takes the message, or the queue is full.
         """
-        while not await on_channel(self._is_confirmed(message, destination)):
-            pass
+        message_id = message.message_id or ""
+        while (earlier := self._publishing.get(message_id)) is not None:
+            await asyncio.wait([earlier])
+        over = self._publishing[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            while not await on_channel(self._is_confirmed(message, destination)):
+                pass
+        finally:
+            del self._publishing[message_id]
+            over.set_result(None)
 
     async def _is_confirmed(self, message: Message, destination: Destination) -> bool:
         """Publish once; false: the broker says nothing, which may be since it blocks publishers."""

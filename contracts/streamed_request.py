@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from aio_pika import Message
     from aiormq.abc import DeliveredMessage
 
+    from contracts.own_channels import OwnChannels
     from contracts.reply_channel import Destination, ReplyChannel
-    from contracts.stream_channels import StreamChannels
 
 
 class StreamedRequest:
@@ -26,7 +26,7 @@ class StreamedRequest:
         asked: how often it was published on a new channel.
     """
 
-    def __init__(self, message: Message, destination: Destination, channels: StreamChannels) -> None:
+    def __init__(self, message: Message, destination: Destination, channels: OwnChannels) -> None:
         self.asked = 0
         self._message = message
         self._destination = destination

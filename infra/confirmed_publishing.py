@@ -1,43 +1,50 @@
-"""Publishing with confirms where each microsecond counts: straight to aiormq's channel, below aio-pika.
+"""Publishing with confirms where each microsecond counts, and where one publisher's message harms no other's.
 
-What a confirm or a returned message means is aiormq's to say: it is told of each publish in its channel's
-public register, and answers there. What it does beside that for each publish is left out: locks, futures that
-everybody watches, a write of its own and the wait for that (decision 0029).
+Messages share a channel. RabbitMQ closes the channel over a message that is too large for it, and all that is
+under way on it has to be sent again; so a large one has a channel to itself.
 """
 
 import asyncio
 import secrets
-from functools import lru_cache
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
+from typing import cast
 
-import pamqp.frame
 from aio_pika.abc import AbstractRobustChannel
 from aiormq import Channel
-from aiormq.channel import Returning
-from aiormq.exceptions import ChannelInvalidStateError
-from pamqp.body import ContentBody
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
-from infra.outgoing_frames import OutgoingFrames
+from contracts.message_size import SHARED_BYTES, SizeLimit
+from infra.background_tasks import BackgroundTasks
+from infra.confirmed_channel import ConfirmedChannel
 from infra.underlay_channel import underlay
 
 #: How long a confirm may take, in seconds.
 CONFIRM_TIMEOUT_S = 30.0
-#: Addresses whose frames are remembered.
-MOST_ADDRESSES = 1024
+#: Large messages under way at once; further ones wait.
+MOST_LARGE = 64
+#: Channels that are kept open for the next large messages.
+MOST_IDLE = 4
 
 
 class ConfirmedPublishing:
-    """Publishes on a channel of its own, which nothing else publishes on.
+    """Publishes on channels of its own, which nothing else publishes on."""
 
-    A returned message is known by its message id: two of a channel that are under way have different ones.
-    """
+    def __init__(self, channel: AbstractRobustChannel, size: SizeLimit | None = None) -> None:
+        """Make it.
 
-    def __init__(self, channel: AbstractRobustChannel) -> None:
-        """Take a channel with confirms whose returned messages raise."""
+        Args:
+            channel: with confirms, and with returned messages that raise.
+            size: how large a body may be; by default as RabbitMQ's refusals say.
+        """
+        self.size = size or SizeLimit()
         self._channel = channel
-        self._open: tuple[Channel, OutgoingFrames] | None = None
+        self._shared: ConfirmedChannel | None = None
+        self._slots = asyncio.Semaphore(MOST_LARGE)
+        self._idle: list[ConfirmedChannel] = []
+        self._closing = BackgroundTasks("publishing")
         self._ids = (f"{secrets.token_hex(8)}-{number}" for number in count())
 
     async def publish(
@@ -54,59 +61,78 @@ class ConfirmedPublishing:
 
         Raises:
             DeliveryError: the broker refuses it, or no queue takes it.
+            MessageTooLargeError: RabbitMQ takes no message of this size.
+            ValueError: the properties can't be sent.
             AMQPError: the channel is gone; nobody knows whether it has arrived.
             TimeoutError: no confirm came; nobody knows either.
         """
-        opened = self._open
-        if opened is None or opened[0].is_closed:
-            opened = await self._opened()
-        channel, outgoing = opened
-        message_id = properties.message_id = properties.message_id or next(self._ids)
-        address = _address(channel.number, exchange, routing_key, mandatory)
-        outgoing.send(channel, _frames(channel, body, properties, address))
-        loop = asyncio.get_running_loop()
-        confirm: asyncio.Future[object] = loop.create_future()
-        channel.delivery_tag = tag = channel.delivery_tag + 1
-        channel.confirmations[tag] = confirm
-        channel.message_id_delivery_tag[message_id] = tag
-        timer = loop.call_later(CONFIRM_TIMEOUT_S, _fail, confirm, TimeoutError)
+        size = len(body)
+        self.size.check(size)
+        properties.message_id = properties.message_id or next(self._ids)
+        shared = self._shared
+        if size > SHARED_BYTES:
+            async with self._apart() as channel:
+                await self._publish(channel, body, properties, exchange, routing_key, mandatory=mandatory)
+            return
+        if shared is None or shared.is_closed:
+            shared = self._shared = ConfirmedChannel(await underlay(self._channel))
+        await self._publish(shared, body, properties, exchange, routing_key, mandatory=mandatory)
+
+    async def _publish(
+        self,
+        channel: ConfirmedChannel,
+        body: bytes,
+        properties: Basic.Properties,
+        exchange: str,
+        routing_key: str,
+        *,
+        mandatory: bool,
+    ) -> None:
         try:
-            await confirm
-        finally:
-            timer.cancel()
-            if channel.message_id_delivery_tag.get(message_id) == tag:
-                del channel.message_id_delivery_tag[message_id]
+            await channel.publish(
+                body,
+                properties,
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=mandatory,
+                timeout_s=CONFIRM_TIMEOUT_S,
+            )
+        except ChannelInvalidStateError:
+            # Of those that were under way it was the one that is larger than the refusal says.
+            self.size.learn(channel.refusal)
+            self.size.check(len(body))
+            raise
 
-    async def _opened(self) -> tuple[Channel, OutgoingFrames]:
-        """The channel of the connection that there is now."""
-        channel = await underlay(self._channel)
-        channel.closing.add_done_callback(lambda _: _fail_all(channel))
-        self._open = channel, OutgoingFrames.of(channel)
-        return self._open
+    @asynccontextmanager
+    async def _apart(self) -> AsyncIterator[ConfirmedChannel]:
+        """A channel for one message; it is closed where that fails, since the message may be half written."""
+        async with self._slots:
+            channel = await self._unused()
+            try:
+                yield channel
+            except BaseException:
+                self._closing.start("close", _close(channel))
+                raise
+            if len(self._idle) < MOST_IDLE:
+                self._idle.append(channel)
+            else:
+                self._closing.start("close", _close(channel))
+
+    async def _unused(self) -> ConfirmedChannel:
+        while self._idle:
+            if not (channel := self._idle.pop()).is_closed:
+                return channel
+        connection = (await underlay(self._channel)).connection
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                opened = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        except RuntimeError as error:
+            raise ChannelInvalidStateError("the connection is closed") from error
+        return ConfirmedChannel(cast("Channel", opened), one_by_one=True)
 
 
-def _fail_all(channel: Channel) -> None:
-    """End what a closed channel will not confirm."""
-    for confirm in channel.confirmations.values():
-        if not isinstance(confirm, Returning):
-            _fail(confirm, ChannelInvalidStateError)
-
-
-def _fail(confirm: "asyncio.Future[object]", error: type[Exception]) -> None:
-    if not confirm.done():
-        confirm.set_exception(error("not confirmed"))
-
-
-@lru_cache(MOST_ADDRESSES)
-def _address(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:  # noqa: FBT001
-    frame = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-    return pamqp.frame.marshal(frame, channel)
-
-
-def _frames(channel: Channel, body: bytes, properties: Basic.Properties, address: bytes) -> bytes:
-    header = ContentHeader(body_size=len(body), properties=properties)
-    frames = [address, pamqp.frame.marshal(header, channel.number)]
-    for start in range(0, len(body), channel.max_content_size):
-        part = ContentBody(body[start : start + channel.max_content_size])
-        frames.append(pamqp.frame.marshal(part, channel.number))
-    return b"".join(frames)
+async def _close(channel: ConfirmedChannel) -> None:
+    try:
+        await channel.close()
+    except (AMQPError, ChannelInvalidStateError, ConnectionError, RuntimeError, TimeoutError):
+        return  # it went with its connection

@@ -1,15 +1,20 @@
 """Frames on their way to RabbitMQ: those of one turn of the event loop go out in one write.
 
-aiormq writes each message and each acknowledgement by itself; a write costs a system call.
+aiormq writes each message and each acknowledgement by itself; a write costs a system call. A large message is
+written in portions, between which the frames of others go out.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Iterable
 from typing import cast
 from weakref import WeakKeyDictionary
 
 from aiormq import Channel, Connection
 from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelInvalidStateError
+
+from infra.background_tasks import BackgroundTasks
 
 _by_connection: "WeakKeyDictionary[Connection, OutgoingFrames]" = WeakKeyDictionary()
 
@@ -21,6 +26,8 @@ class OutgoingFrames:
         """Take the connection; `of` finds that of a channel."""
         self._queue = connection.write_queue
         self._waiting: list[bytes] = []
+        self._portions: deque[bytes] = deque()
+        self._tasks = BackgroundTasks("frames")
         self._writing: asyncio.Task[None] | None = None
         connection.closing.add_done_callback(self._stop)
 
@@ -39,22 +46,38 @@ class OutgoingFrames:
         Raises:
             ChannelInvalidStateError: the channel is closed.
         """
-        if channel.is_closed:
-            raise ChannelInvalidStateError(f"channel {channel.number} is closed")
+        _require_open(channel)
         self._waiting.append(frames)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+        self._start()
+
+    def send_at_leisure(self, channel: Channel, frames: Iterable[bytes]) -> None:
+        """Have encoded frames written, one with each write: those of other channels do not wait for all.
+
+        Nothing else may be sent on the channel until they are written.
+
+        Raises:
+            ChannelInvalidStateError: the channel is closed.
+        """
+        _require_open(channel)
+        self._portions.extend(frames)
+        self._start()
 
     async def flush(self) -> None:
         """Wait until all is written that was sent so far, or the connection is gone."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
 
+    def _start(self) -> None:
+        if self._writing is None:
+            self._writing = self._tasks.start("write", self._write())
+
     async def _write(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._portions:
                 payload = b"".join(self._waiting)
                 self._waiting.clear()
+                if self._portions:
+                    payload += self._portions.popleft()
                 written = asyncio.get_running_loop().create_future()
                 await self._queue.put(ChannelFrame(payload, should_close=False, drain_future=written))
                 await written
@@ -64,3 +87,8 @@ class OutgoingFrames:
     def _stop(self, _: "asyncio.Future[None]") -> None:
         if self._writing is not None:
             self._writing.cancel()
+
+
+def _require_open(channel: Channel) -> None:
+    if channel.is_closed:
+        raise ChannelInvalidStateError(f"channel {channel.number} is closed")

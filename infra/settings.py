@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.message_size import DEFAULT_LIMIT_BYTES
 from contracts.names import is_automation_id
 from infra.errors import SettingsError
 
@@ -98,6 +99,12 @@ class Settings(EnvironmentSettings):
     )
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="Largest request body that is accepted, in bytes."
+    )
+    max_message_bytes: int = Field(
+        default=DEFAULT_LIMIT_BYTES,
+        ge=64 * 1024,
+        description="Largest message that RabbitMQ takes (its `max_message_size`), in bytes; a larger answer "
+        "is reported as failed.",
     )
     lane_max_length: int = Field(
         default=1_000_000,

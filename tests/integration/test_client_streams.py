@@ -8,7 +8,7 @@ import pytest
 
 from contracts import GenerationChunk, GenerationStream, Keyway, PublishError, ReplyTimeoutError
 from contracts import inbox as inbox_module
-from contracts import stream_channels as stream_channels_module
+from contracts import own_channels as own_channels_module
 from contracts.errors import (
     BrokenStreamError,
     ClientClosedError,
@@ -235,7 +235,7 @@ async def test_a_stream_that_is_not_taken_is_closed_when_too_much_waits(
 async def test_streams_wait_for_a_slot_when_there_are_too_many(
     unserved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_channels_module, "MAX_STREAMS", 2)
+    monkeypatch.setattr(own_channels_module, "MOST_LENT", 2)
     bot = await unserved.add_automation()
     async with (
         Responder(unserved, bot) as worker,
@@ -329,7 +329,7 @@ async def test_hundreds_of_streams_at_once_and_left_ones_leave_no_channel_behind
 
         async def few_channels() -> bool:
             connection = keyway._connection._connection
-            return connection is not None and len(connection.channels) <= stream_channels_module.MAX_IDLE + 2
+            return connection is not None and len(connection.channels) <= own_channels_module.MAX_IDLE + 2
 
         await eventually(few_channels, "the channels closed")
 

@@ -127,3 +127,44 @@ async def test_a_usage_event_is_published_again_when_its_channel_closes_before_t
     assert (type(closed), told) == (ChannelInvalidStateError, None)
     assert (await queue.get(no_ack=True)).body == b'{"event_id": "e-1"}'
     assert await queue.get(no_ack=True, fail=False) is None
+
+
+async def test_a_returned_message_is_its_publishers_whoever_else_uses_its_id(
+    connection: AbstractRobustConnection,
+) -> None:
+    channel = await connection.channel()
+    queues = [await channel.declare_queue(exclusive=True) for _ in range(20)]
+    to = await publishing(connection)
+    addresses = [address for queue in queues for address in (queue.name, f"nowhere-{queue.name}")]
+    for order in (addresses, addresses[::-1]):
+        answers = await asyncio.gather(
+            *(publish(to, address, b"same", "one-id") for address in order), return_exceptions=True
+        )
+        returned = [address for address, answer in zip(order, answers, strict=True) if answer is not None]
+        assert all(isinstance(answer, DeliveryError) for answer in answers if answer is not None)
+        assert returned == [address for address in order if address.startswith("nowhere-")]
+    assert [[(await queue.get(no_ack=True)).body for _ in range(2)] for queue in queues] == [
+        [b"same"] * 2
+    ] * 20
+
+
+async def test_each_of_two_publishes_with_one_id_to_one_address_is_returned(
+    connection: AbstractRobustConnection,
+) -> None:
+    to = await publishing(connection)
+    answers = await asyncio.gather(
+        *(publish(to, "nowhere", b"same", "one-id") for _ in range(3)), return_exceptions=True
+    )
+    assert [type(getattr(answer, "frame", None)) for answer in answers] == [Basic.Return] * 3
+
+
+async def test_properties_that_fit_into_no_frame_are_refused_before_they_cost_the_connection(
+    connection: AbstractRobustConnection,
+) -> None:
+    queue = await (await connection.channel()).declare_queue(exclusive=True)
+    to = await publishing(connection)
+    large = Basic.Properties(headers={"large": "x" * 131_072})
+    with pytest.raises(ValueError, match="properties have"):
+        await to.publish(b"", large, exchange="", routing_key=queue.name, mandatory=True)
+    await publish(to, queue.name, b"after")
+    assert (await queue.get(no_ack=True)).body == b"after"

@@ -64,13 +64,13 @@ async def run(settings: Settings) -> None:
         attempts = made.attempts(pool, upstream, vault, settings.max_in_flight, metrics)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
-        replies = await made.replies.open(connection, apart)
+        replies = await made.replies.open(connection, apart, max_message_bytes=settings.max_message_bytes)
         handler = made.handler(
             settings,
             journal,
             attempts,
             replies,
-            publisher=await made.publisher.open(connection),
+            publisher=await made.publisher.open(connection, max_message_bytes=settings.max_message_bytes),
             now=pool.now,
             metrics=metrics,
         )

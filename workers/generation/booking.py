@@ -1,6 +1,7 @@
 """Tells accounting of each attempt, and when: so that none is booked twice, and none is forgotten."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -13,6 +14,9 @@ from workers.generation.result import AttemptRecord, usage_event
 from workers.generation.work import Work
 
 log = structlog.get_logger()
+
+#: The error code of a call whose answer RabbitMQ does not carry.
+ANSWER_TOO_LARGE = "answer_too_large"
 
 
 class Booking:
@@ -47,6 +51,14 @@ class Booking:
             (event, settled), work.answered = work.answered, None
             self._publish_soon(work, event, settled)
             self._count(work, work.progress.attempts[-1])
+
+    def undeliverable(self, work: Work) -> None:
+        """Have the ledger say of an answer that it could not be delivered; what it cost stays."""
+        if work.answered is not None:
+            _, settled = work.answered
+            work.events.pop()
+            attempt = replace(work.progress.attempts[-1], error_code=ANSWER_TOO_LARGE)
+            work.answered = self._event(work, attempt), settled
 
     async def unknown(self, work: Work, call: Call) -> None:
         """Book a call that a run before this one began, and of which nobody knows whether it was made.

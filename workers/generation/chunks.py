@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from pydantic_core import to_json
 
+from contracts.message_size import MessageTooLargeError
 from workers.generation.reading import Envelope
 from workers.generation.replies import Replies
 
@@ -17,13 +18,19 @@ MOST_KEPT_BYTES = 64 * 1024 * 1024
 
 
 class Chunks:
-    """The chunks of one request, sent one at a time, so that a slow broker slows the provider down."""
+    """The chunks of one request, sent one at a time, so that a slow broker slows the provider down.
+
+    Attributes:
+        too_large: why no more of them are sent: one is larger than RabbitMQ takes. The call goes on, so that
+            the books know what it used.
+    """
 
     def __init__(self, replies: Replies, envelope: Envelope, *, restarted: bool) -> None:
         """Take where they go, and whether some of them may have been sent before."""
         self._replies = replies
         self._envelope = envelope
         self._restarted = restarted
+        self.too_large: MessageTooLargeError | None = None
         self._sent: list[bytes] = []
         self._sent_bytes = 0
         self._index = 0
@@ -32,6 +39,7 @@ class Chunks:
         """Start from the first chunk, again if some were sent."""
         self._restarted = self._restarted or self._index > 0
         self._sent, self._sent_bytes, self._index = [], 0, 0
+        self.too_large = None
 
     async def send(self, data: dict[str, Any]) -> None:
         """Send the next one.
@@ -67,6 +75,8 @@ class Chunks:
         return pack(self._sent) if self._sent_bytes <= MOST_KEPT_BYTES else None
 
     async def _publish(self, raw: bytes) -> None:
+        if self.too_large is not None:
+            return
         chunk: dict[str, Any] = {
             "request_id": self._envelope.request_id,
             "index": self._index,
@@ -75,7 +85,10 @@ class Chunks:
         if self._restarted and self._index == 0:
             chunk["restarted"] = True
         self._index += 1
-        await self._replies.chunk(self._envelope, orjson.dumps(chunk))
+        try:
+            await self._replies.chunk(self._envelope, orjson.dumps(chunk))
+        except MessageTooLargeError as error:
+            self.too_large = error
 
 
 def pack(chunks: list[bytes]) -> bytes:

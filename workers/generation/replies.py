@@ -1,14 +1,13 @@
 """Answers on their way to who asked: results, and the chunks of streams, each confirmed by the broker."""
 
-import asyncio
-import time
-
 import structlog
 from aio_pika.abc import AbstractRobustConnection
 from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
 from contracts import names
+from contracts.message_size import SizeLimit
+from contracts.retrying import retrying
 from infra.confirmed_publishing import ConfirmedPublishing
 from infra.direct_addresses import UNANSWERED, DirectAddresses, is_direct
 from workers.generation.publishing import UNCONFIRMED, persistent
@@ -21,10 +20,9 @@ log = structlog.get_logger()
 REPLY_TIMEOUT_S = 60.0
 #: The same of a direct reply: who waits for one is gone with a connection that is away for longer.
 DIRECT_REPLY_TIMEOUT_S = 5.0
-#: Seconds between attempts to reply.
-REPLY_RETRY_S = 1.5
-#: The same where the reply queue is full, until it is read.
-FULL_RETRY_S = 0.2
+#: The first and the longest pause between attempts to reply, in seconds.
+RETRY_S = 0.2
+LONGEST_RETRY_S = 1.5
 DEFAULT_EXCHANGE = ""
 
 
@@ -41,10 +39,33 @@ class Replies:
         self._addresses = addresses
 
     @classmethod
-    async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
-        """Open a channel; on `apart`, direct addresses are looked for."""
+    async def open(
+        cls,
+        connection: AbstractRobustConnection,
+        apart: AbstractRobustConnection,
+        *,
+        max_message_bytes: int | None = None,
+    ) -> "Replies":
+        """Open a channel.
+
+        Args:
+            connection: to RabbitMQ.
+            apart: another one, on which direct addresses are looked for.
+            max_message_bytes: the largest message that RabbitMQ takes, where that is known.
+        """
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return cls(ConfirmedPublishing(replies), DirectAddresses(apart))
+        return cls(ConfirmedPublishing(replies, SizeLimit(max_message_bytes)), DirectAddresses(apart))
+
+    def check_size(self, size: int) -> None:
+        """Refuse an answer that RabbitMQ is known not to take.
+
+        Args:
+            size: of its body, in bytes.
+
+        Raises:
+            MessageTooLargeError: it is too large.
+        """
+        self._replies.size.check(size)
 
     async def result(self, envelope: Envelope, result: bytes, end: bytes) -> None:
         """Send a result to who asked for it.
@@ -56,6 +77,9 @@ class Replies:
             envelope: of the request.
             result: up to its `replayed`.
             end: the rest of it, `FIRST` or `REPEATED`; after a doubtful try it is `REPEATED`.
+
+        Raises:
+            MessageTooLargeError: RabbitMQ takes no message of this size.
         """
         try:
             # The first may have arrived all the same.
@@ -68,6 +92,7 @@ class Replies:
 
         Raises:
             NobodyWaitsError: there is no such queue any more, or the broker does not confirm it.
+            MessageTooLargeError: RabbitMQ takes no message of this size.
         """
         await self._send(envelope, names.GENERATION_CHUNK, chunk, again=chunk)
 
@@ -93,35 +118,49 @@ class Replies:
 
         Raises:
             NobodyWaitsError: it can't be delivered.
+            MessageTooLargeError: RabbitMQ takes no message of this size.
         """
         address = envelope.reply_to
         if address is None:
             return
         direct = is_direct(address)
-        give_up_at = time.monotonic() + (DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S)
         properties = persistent(message_type, envelope)
         properties.message_id = envelope.request_id
         properties.correlation_id = envelope.correlation_id or envelope.request_id
-        while True:
+        content = body
+
+        async def publish() -> None:
+            nonlocal content
             try:
                 if direct and not self._addresses.is_proved(address):
                     await self._prove(address)
                 # RabbitMQ takes a direct address for "not routed" whenever a message is mandatory.
                 await self._replies.publish(
-                    body, properties, exchange=DEFAULT_EXCHANGE, routing_key=address, mandatory=not direct
+                    content, properties, exchange=DEFAULT_EXCHANGE, routing_key=address, mandatory=not direct
                 )
-            except UNCONFIRMED as error:
-                is_full = isinstance(error, DeliveryError) and isinstance(error.frame, Basic.Nack)
-                if isinstance(error, DeliveryError) and not is_full:
+            except DeliveryError as error:
+                if not isinstance(error.frame, Basic.Nack):
                     raise NobodyWaitsError from None
-                log.info("reply_delayed", about=envelope, error=type(error).__name__)
-                if time.monotonic() >= give_up_at:
-                    log.warning("reply_given_up", about=envelope)
-                    raise NobodyWaitsError from None
-                body = body if is_full else again
-                await asyncio.sleep(FULL_RETRY_S if is_full else REPLY_RETRY_S)
-            else:
-                return
+                raise  # the queue is full
+            except UNCONFIRMED:
+                content = again
+                raise
+
+        def note(error: Exception) -> None:
+            log.info("reply_delayed", about=envelope, error=type(error).__name__)
+
+        try:
+            await retrying(
+                publish,
+                passes=UNCONFIRMED,
+                pause_s=RETRY_S,
+                longest_pause_s=LONGEST_RETRY_S,
+                give_up_after_s=DIRECT_REPLY_TIMEOUT_S if direct else REPLY_TIMEOUT_S,
+                note=note,
+            )
+        except UNCONFIRMED as error:
+            log.warning("reply_given_up", about=envelope, error=type(error).__name__)
+            raise NobodyWaitsError from None
 
     async def _prove(self, address: str) -> None:
         """Name a new address where it does no harm.

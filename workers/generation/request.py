@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from contracts.errors import ErrorCode
+from contracts.message_size import MessageTooLargeError
 from contracts.retrying import retrying
 from infra.deliveries import Delivery, unless_closed
 from infra.mongo import Document, PyMongoError
@@ -31,6 +32,7 @@ from workers.generation.result import (
     failed,
     succeeded,
     timings,
+    too_large,
 )
 from workers.generation.work import HandedBackError, LaneFullError, Work
 from workers.keys.pool import Reservation
@@ -198,13 +200,18 @@ class RequestHandler:
             status, result = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
             status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
+        undelivered = self._too_large(work, result)
+        if undelivered is not None:
+            self._booking.undeliverable(work)
+            status, result = undelivered.code.value, failed(envelope, work.progress, undelivered, self._now())
         is_mine = await self._record(work, self._kept(work, status, result))
         self._booking.answer(work)
-        if is_mine:
-            await self._replies.result(envelope, result, FIRST)
+        if is_mine and (refused := await self._reply(envelope, work.progress, result, FIRST)) is not None:
+            status, undelivered = refused.code.value, refused
         await asyncio.gather(*work.accounted)
         if status == ErrorCode.INTERNAL and work.ended is None:
-            await self._publisher.dead_letter(work.message, envelope, INTERNAL_MESSAGE)
+            reason = INTERNAL_MESSAGE if undelivered is None else undelivered.message
+            await self._publisher.dead_letter(work.message, envelope, reason)
         if is_mine and self._metrics is not None:
             self._metrics.answered(envelope, work.progress, status, self._now())
         log.info(
@@ -290,14 +297,46 @@ class RequestHandler:
     async def _repeat(self, request: Request, done: Done) -> None:
         """Answer from the journal; the events go out again too, and count once."""
         envelope = request.envelope
+        result = done.result
         with suppress(NobodyWaitsError):
             if request.wants_chunks:
-                await Chunks(self._replies, envelope, restarted=True).repeat(done.chunks)
-            await self._replies.result(envelope, done.result, REPEATED)
+                chunks = Chunks(self._replies, envelope, restarted=True)
+                await chunks.repeat(done.chunks)
+                if chunks.too_large is not None:
+                    refused = too_large(chunks.too_large, "a chunk of the answer")
+                    result = failed(envelope, Progress(), refused, self._now())
+            await self._reply(envelope, Progress(), result, REPEATED)
         for event in done.events:
             await self._publisher.usage(envelope, event)
         self._count(envelope.automation_id, REPEAT)
         log.info("request_repeated", about=envelope)
+
+    def _too_large(self, work: Work, result: bytes) -> Error | None:
+        """Why an answer is known to be too large to be delivered, where it is to go anywhere."""
+        if work.request.envelope.reply_to is None:
+            return None
+        if work.chunks is not None and work.chunks.too_large is not None:
+            return too_large(work.chunks.too_large, "a chunk of the answer")
+        try:
+            self._replies.check_size(len(result) + len(REPEATED))
+        except MessageTooLargeError as error:
+            return too_large(error, "the answer")
+        return None
+
+    async def _reply(self, envelope: Envelope, progress: Progress, result: bytes, end: bytes) -> Error | None:
+        """Send a result; where RabbitMQ turns out not to take one so large, send that instead.
+
+        Returns:
+            The error that was sent in the result's place.
+        """
+        try:
+            await self._replies.result(envelope, result, end)
+        except MessageTooLargeError as error:
+            log.warning("answer_too_large", about=envelope, size=error.size, limit=error.limit)
+            refused = too_large(error, "the answer")
+            await self._replies.result(envelope, failed(envelope, progress, refused, self._now()), end)
+            return refused
+        return None
 
     async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:
         """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""

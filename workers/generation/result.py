@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from contracts.errors import ErrorCode
+from contracts.message_size import MessageTooLargeError
 from contracts.messages import Outcome, Usage
 from infra.prices import Cost
 from workers.generation.reading import Envelope
@@ -62,6 +63,8 @@ class Error:
     message: str
     retry_at: float | None = None
     provider: dict[str, Any] | None = None
+    #: Whether the same request would fail again, although others with this code might not.
+    is_final: bool = False
 
 
 def succeeded(envelope: Envelope, progress: Progress, raw: bytes, now: float) -> bytes:
@@ -74,11 +77,21 @@ def failed(envelope: Envelope, progress: Progress, error: Error, now: float) -> 
     body = {
         "code": error.code,
         "message": error.message,
-        "retryable": error.code.retryable,
+        "retryable": error.code.retryable and not error.is_final,
         "retry_at": None if error.retry_at is None else rfc3339(error.retry_at),
         "provider": error.provider,
     }
     return _result(envelope, progress, now, "failed", error=body)
+
+
+def too_large(refused: MessageTooLargeError, what: str) -> Error:
+    """Why an answer that was paid for can't be delivered.
+
+    Args:
+        refused: what RabbitMQ refuses, or would.
+        what: is too large.
+    """
+    return Error(ErrorCode.INTERNAL, f"{what} is too large to be delivered: {refused}", is_final=True)
 
 
 def usage_event(envelope: Envelope, path: str, user_id: str | None, attempt: AttemptRecord) -> bytes:

@@ -1,32 +1,36 @@
-"""Channels for streams: one each, used again after a stream that ended in order, closed after any other."""
+"""Channels that are lent to one user at a time: to a stream, or to a request that is large.
+
+A channel is used again after what ended in order, and closed after anything else.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from contracts.background import Background
 from contracts.reply_channel import ReplyChannel
 
 if TYPE_CHECKING:
     from contracts.connection import BrokerConnection
 
-#: Streams at once; RabbitMQ allows a connection 2,047 channels by default. Further ones wait.
-MAX_STREAMS = 1000
-#: Channels that are kept open for the next streams.
+#: Channels lent at once; RabbitMQ allows a connection 2,047 channels by default. Who asks for more waits.
+MOST_LENT = 1000
+#: Channels that are kept open for the next user.
 MAX_IDLE = 64
 
 
-class StreamChannels:
-    """Lends channels to streams."""
+class OwnChannels:
+    """Lends channels."""
 
     def __init__(self, connection: BrokerConnection) -> None:
         self._connection = connection
-        self._slots = asyncio.Semaphore(MAX_STREAMS)
+        self._slots = asyncio.Semaphore(MOST_LENT)
         self._idle: list[ReplyChannel] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Background()
 
     async def acquire(self) -> ReplyChannel:
-        """A channel for one stream, once there is a slot.
+        """A channel for one user, once there is a slot.
 
         Raises:
             ClientClosedError: the client is closed.
@@ -42,7 +46,7 @@ class StreamChannels:
             raise
 
     def release(self, channel: ReplyChannel) -> None:
-        """Take back a channel whose stream has ended in order."""
+        """Take back a channel on which nothing is under way any more."""
         if channel.is_lost or len(self._idle) >= MAX_IDLE:
             self.discard(channel)
         else:
@@ -50,11 +54,8 @@ class StreamChannels:
             self._slots.release()
 
     def discard(self, channel: ReplyChannel) -> asyncio.Task[None]:
-        """Close the channel of a stream that nobody takes any more, by which its worker hears of it."""
-        closing = asyncio.create_task(self._close(channel))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        return closing
+        """Close a channel whose answer nobody takes any more, by which its worker hears of it."""
+        return self._closing.start("closing a channel", self._close(channel))
 
     async def _close(self, channel: ReplyChannel) -> None:
         try:
@@ -64,4 +65,4 @@ class StreamChannels:
 
     async def close(self) -> None:
         """Wait for the channels that are being closed."""
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.drain()
