@@ -155,7 +155,12 @@ class Ledger:
         renewed = 0
         async for key in self._mongo.keys.find(due, KEY_FIELDS):
             change = renewal(await self._mongo.server_time())
-            renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+            try:
+                renewed += await self._mongo.transaction(partial(change_status, self._mongo, key, change))
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                log.exception("key_not_renewed", key_id=key["_id"], error=type(error).__name__)
         return renewed
 
     async def charge_unreported(self) -> int:

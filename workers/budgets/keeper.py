@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import structlog
 
+from infra.background_tasks import BackgroundTasks
 from infra.group_commit import GroupCommit
 from infra.isolated_writes import write_isolated
 from infra.mongo import Mongo, PyMongoError
@@ -74,6 +75,7 @@ class BudgetKeeper:
         self._now = now
         self._holds = Holds(worker_id, partial(renew_budget_holds, mongo))
         self._automations: dict[str, _AutomationBudgets] = {}
+        self._tasks = BackgroundTasks("budgets")
         self._takes: dict[str, GroupCommit[int, Taken]] = {}
         self._settlements: dict[str, GroupCommit[Spending, None]] = {}
 
@@ -98,7 +100,7 @@ class BudgetKeeper:
         if seen.loading is None:
             if time.monotonic() - seen.loaded_at <= older_than_s:
                 return
-            seen.loading = asyncio.create_task(self._load(automation_id, seen))
+            seen.loading = self._tasks.start("load", self._load(automation_id, seen))
         await asyncio.shield(seen.loading)
 
     async def claim(self, automation_id: str, ask: Ask) -> Claims | Refusal | Later:
@@ -115,7 +117,7 @@ class BudgetKeeper:
         seen = self._automations[automation_id]
         while budgets := _of(automation_id, ask.user_id, seen.budgets):
             seen.changed.clear()
-            taking = asyncio.create_task(self._take_all(budgets, ask.cost_nanousd))
+            taking = self._tasks.start("take", self._take_all(budgets, ask.cost_nanousd))
             try:
                 taken = await asyncio.shield(taking)
             except asyncio.CancelledError:
