@@ -77,7 +77,7 @@ class Asked:
         """Wait until the broker knows of nobody at the reply address."""
 
         async def is_gone() -> bool:
-            return not await self.addresses.is_there(self.message.reply_to or "")
+            return not await self.addresses.is_there(self.message.reply_to or "", self.bot)
 
         await eventually(is_gone, "the reply address gone")
 

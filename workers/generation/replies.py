@@ -102,7 +102,7 @@ class Replies:
         if address is None or not self._addresses.is_proved(address):
             return True
         try:
-            return await self._addresses.is_there(address)
+            return await self._addresses.is_there(address, envelope.automation_id)
         except UNANSWERED as error:
             log.info("address_not_looked_for", about=envelope, error=type(error).__name__)
             return True
@@ -133,7 +133,7 @@ class Replies:
             nonlocal content
             try:
                 if direct and not self._addresses.is_proved(address):
-                    await self._prove(address)
+                    await self._prove(address, envelope.automation_id)
                 # RabbitMQ takes a direct address for "not routed" whenever a message is mandatory.
                 await self._replies.publish(
                     content, properties, exchange=DEFAULT_EXCHANGE, routing_key=address, mandatory=not direct
@@ -162,12 +162,12 @@ class Replies:
             log.warning("reply_given_up", about=envelope, error=type(error).__name__)
             raise NobodyWaitsError from None
 
-    async def _prove(self, address: str) -> None:
+    async def _prove(self, address: str, automation_id: str) -> None:
         """Name a new address where it does no harm.
 
         Raises:
             NobodyWaitsError: there is nobody.
             UNCONFIRMED: nobody knows.
         """
-        if not await self._addresses.is_there(address):
+        if not await self._addresses.is_there(address, automation_id):
             raise NobodyWaitsError

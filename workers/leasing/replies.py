@@ -97,7 +97,7 @@ class Replies:
         async def send() -> Delivery:
             nonlocal is_sent
             direct = is_direct(address)
-            if direct and not await self._is_there(address):
+            if direct and not await self._is_there(address, envelope.automation_id):
                 return Delivery.UNDELIVERED
             try:
                 await self._replies.publish(
@@ -121,13 +121,13 @@ class Replies:
         except passes:
             return Delivery.UNKNOWN if is_sent else Delivery.UNDELIVERED
 
-    async def _is_there(self, address: str) -> bool:
+    async def _is_there(self, address: str, automation_id: str) -> bool:
         """Whether somebody listens at a direct address.
 
         Raises:
             NotSentError: nobody knows.
         """
         try:
-            return await self._addresses.is_there(address)
+            return await self._addresses.is_there(address, automation_id)
         except UNANSWERED as error:
             raise NotSentError from error
