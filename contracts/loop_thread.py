@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,7 +25,14 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and wait for what it returns; where the wait is interrupted, it is cancelled."""
+        """Run a coroutine and wait for what it returns; where the wait is interrupted, it is cancelled.
+
+        Raises:
+            RuntimeError: it is called in the loop's own thread, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("the client was called in its own thread, from a callback of its own")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -33,7 +41,7 @@ class LoopThread:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Have the loop call something, without waiting for it; nothing happens once it is stopped."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
     def stop(self) -> None:

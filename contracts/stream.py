@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
@@ -166,5 +166,5 @@ def _abandon(
         under_way.remove(request_id)
         request.abandon()
 
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(abandon)

@@ -15,7 +15,7 @@ from contracts.errors import ClientClosedError
 from contracts.loop_thread import LoopThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
     from datetime import datetime
     from types import TracebackType
 
@@ -108,9 +108,9 @@ class SyncKeyway:
     stream = _streaming(Keyway.stream)
     lease = _leasing(Keyway.lease)
 
-    def results(self, name: str, *, idle_s: float | None = None) -> Iterator[GenerationResult]:
+    def results(self, name: str, *, idle_s: float | None = None) -> SyncResults:
         """Collect what `submit` asked for; see `Keyway.results`."""
-        return _iterated(self._keyway.results(name, idle_s=idle_s), self._loop)
+        return SyncResults(self._keyway.results(name, idle_s=idle_s), self._loop)
 
     @property
     def _loop(self) -> LoopThread:
@@ -171,6 +171,32 @@ class SyncGenerationStream:
         self._loop.call_soon(self._stream.cancel)
 
 
+class SyncResults:
+    """Results as an iterator.
+
+    One that is dropped unfinished gives back what it has not handed out, without a wait: the event loop does
+    it when its async generator is collected, in whichever thread that is.
+    """
+
+    def __init__(self, results: AsyncGenerator[GenerationResult, None], loop: LoopThread) -> None:
+        self._results = results
+        self._loop = loop
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> GenerationResult:
+        """The next result; errors are those of `Keyway.results`."""
+        result = self._loop.run(_next_result(self._results))
+        if result is None:
+            raise StopIteration
+        return result
+
+    def close(self) -> None:
+        """Give back what is not handed out, and wait until it is."""
+        self._loop.run(self._results.aclose())
+
+
 class SyncLease:
     """`Lease`, blocking; attributes and errors are the same."""
 
@@ -211,14 +237,5 @@ async def _next(stream: GenerationStream) -> GenerationChunk | None:
     return await anext(stream, None)
 
 
-def _iterated(
-    results: AsyncGenerator[GenerationResult, None], loop: LoopThread
-) -> Iterator[GenerationResult]:
-    async def take() -> GenerationResult | None:
-        return await anext(results, None)
-
-    try:
-        while (result := loop.run(take())) is not None:
-            yield result
-    finally:
-        loop.run(results.aclose())
+async def _next_result(results: AsyncGenerator[GenerationResult, None]) -> GenerationResult | None:
+    return await anext(results, None)

@@ -134,3 +134,50 @@ async def test_many_prompts_report_their_progress(shared: World) -> None:
     results = await in_thread(program)
     assert [result.status for result in results] == ["succeeded"] * 30
     assert seen == [Progress(done, 0, 30) for done in range(1, 31)]
+
+
+async def test_results_that_are_collected_in_the_clients_own_thread_are_given_back_without_a_deadlock(
+    unserved: World,
+) -> None:
+    bot = await unserved.add_automation()
+    async with Responder(unserved, bot) as worker:
+
+        def program() -> list[str]:
+            with SyncKeyway(unserved.url_of(bot)) as keyway:
+                submitted = [keyway.submit("/moderations", name="q", input="hello") for _ in range(2)]
+                asyncio.run_coroutine_threadsafe(answer(), loop).result()
+                dropped = [keyway.results("q")]
+                next(dropped[0])
+                # The last reference goes in the client's thread, as when it collects garbage.
+                assert keyway._thread is not None
+                keyway._thread.call_soon(dropped.clear)
+                again = [result.request_id for _, result in zip(submitted, keyway.results("q"), strict=False)]
+                assert dropped == []
+                return [*submitted, *again]
+
+        async def answer() -> None:
+            for _ in range(2):
+                asked = await worker.take()
+                await asked.result()
+
+        loop = asyncio.get_running_loop()
+        first, second, *again = await in_thread(program)
+    assert sorted(again) == sorted([first, second])
+
+
+async def test_a_callback_that_calls_its_client_is_told_so_instead_of_waiting_for_itself(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+
+    def program() -> None:
+        with SyncKeyway(shared.url_of(bot)) as keyway:
+
+            def call(_: Progress) -> None:
+                keyway.generate("/chat/completions", CHAT)
+
+            keyway.generate_many("/chat/completions", [CHAT], on_progress=call)
+
+    with pytest.raises(RuntimeError, match="in its own thread"):
+        await in_thread(program)
