@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 from aio_pika import DeliveryMode, Message
+from pymongo.errors import OperationFailure
 
 from contracts.messages import Outcome, UsageRecorded
 from contracts.names import event_routing_key
-from infra.mongo import PyMongoError
+from infra.bounds import MOST_NANOUSD
 from tests.harness import World, eventually
 from workers.accounting import ledger
 from workers.accounting.ledger import SMALL_BATCH, Ledger
+
+#: How MongoDB says that a transaction took too long (TransactionExceededLifetimeLimitSeconds).
+TOO_LONG = 290
 
 
 def event(bot: str, number: int, **changes: Any) -> UsageRecorded:
@@ -133,7 +137,8 @@ async def test_a_standby_takes_over_when_the_active_one_is_gone(world: World) ->
     ("changes", "reason"),
     [
         ({"event_id": 1}, "event_id: Input should be a valid string"),
-        ({"cost_nanousd": 2**63}, "it can't be stored: OverflowError"),
+        ({"cost_nanousd": 2**63}, f"cost_nanousd: expected at most {MOST_NANOUSD}"),
+        ({"http_status": 2**63}, "it can't be stored: OverflowError"),
     ],
 )
 async def test_an_event_that_can_not_be_booked_is_dead_lettered_and_stops_nobody(
@@ -201,7 +206,7 @@ async def test_a_batch_that_is_too_large_for_a_transaction_is_halved(
         entries, _ = work.args
         sizes.append(len(entries))
         if len(entries) > SMALL_BATCH:
-            raise PyMongoError("the transaction took too long")
+            raise OperationFailure("the transaction took too long", TOO_LONG)
         return await transaction(work)
 
     monkeypatch.setattr(ledger, "RETRY_S", 0)
