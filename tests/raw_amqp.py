@@ -14,7 +14,8 @@ LARGEST_PAYLOAD = 131_072 - 8
 
 START, START_OK, TUNE, TUNE_OK, OPEN, OPEN_OK = (10, 10), (10, 11), (10, 30), (10, 31), (10, 40), (10, 41)
 CLOSE, CLOSE_OK, CHANNEL_OPEN, CHANNEL_OPEN_OK = (10, 50), (10, 51), (20, 10), (20, 11)
-CHANNEL_CLOSE, PUBLISH, ACK, SELECT, SELECT_OK = (20, 40), (60, 40), (60, 80), (85, 10), (85, 11)
+CHANNEL_CLOSE, PUBLISH, ACK, NACK = (20, 40), (60, 40), (60, 80), (60, 120)
+SELECT, SELECT_OK = (85, 10), (85, 11)
 
 #: The flag of each property, in the order in which they come.
 FLAGS = {
@@ -81,11 +82,12 @@ def method(channel: int, which: tuple[int, int], arguments: bytes = b"") -> byte
     return frame(METHOD, channel, struct.pack(">HH", *which) + arguments)
 
 
-def content(exchange: str, routing_key: bytes, raw: Raw, body: bytes) -> bytes:
-    """The frames of one message, on channel 1."""
+def content(exchange: str, routing_key: bytes, raw: Raw, body: bytes, size: int | None = None) -> bytes:
+    """The frames of one message, on channel 1; `size` is what the header says of the body's."""
+    said = len(body) if size is None else size
     frames = [
         method(1, PUBLISH, b"\0\0" + short(exchange.encode()) + short(routing_key) + b"\0"),
-        frame(HEADER, 1, struct.pack(">HHQH", 60, 0, len(body), raw.flags) + raw.properties),
+        frame(HEADER, 1, struct.pack(">HHQH", 60, 0, said, raw.flags) + raw.properties),
     ]
     frames += [frame(BODY, 1, body[at : at + LARGEST_PAYLOAD]) for at in range(0, len(body), LARGEST_PAYLOAD)]
     return b"".join(frames)
@@ -98,8 +100,10 @@ class RawPublisher:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     published: int = 0
-    confirmed: int = 0
-    _waiting: dict[int, bool] = field(default_factory=dict)
+    #: What the queues had no room for.
+    refused: int = 0
+    #: The numbers of those that are not confirmed.
+    waiting: set[int] = field(default_factory=set)
 
     @classmethod
     async def connect(cls, url: str) -> "RawPublisher":
@@ -138,8 +142,13 @@ class RawPublisher:
     def send(self, exchange: str, routing_key: str | bytes, raw: Raw, body: bytes = b"{}") -> None:
         """Publish without a wait."""
         key = routing_key.encode() if isinstance(routing_key, str) else routing_key
+        self.send_frames(content(exchange, key, raw, body))
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send the frames of one message without a wait."""
         self.published += 1
-        self.writer.write(content(exchange, key, raw, body))
+        self.waiting.add(self.published)
+        self.writer.write(frames)
 
     async def confirm(self) -> None:
         """Wait until all is confirmed that was published.
@@ -147,10 +156,36 @@ class RawPublisher:
         Raises:
             RefusedError: RabbitMQ closed the connection or the channel.
         """
-        while self.confirmed < self.published:
-            arguments = await self._expect(ACK)
-            tag, is_multiple = struct.unpack_from(">QB", arguments)
-            self.confirmed = max(self.confirmed, tag) if is_multiple else self.confirmed + 1
+        while self.waiting:
+            self._note(*await self._next())
+
+    async def is_taken(self, frames: bytes) -> bool:
+        """Send frames of one message that RabbitMQ may close the connection for; whether it took it."""
+        self.published += 1
+        self.waiting.add(self.published)
+        self.writer.write(frames)
+        # Where it waits for more of the message, it gets what is none.
+        self.writer.write(method(1, SELECT, b"\0"))
+        is_answered = False
+        try:
+            while not is_answered or self.waiting:
+                found, arguments = await self._next()
+                if found == SELECT_OK:
+                    is_answered = True
+                else:
+                    self._note(found, arguments)
+        except RefusedError:
+            return False
+        return True
+
+    def _note(self, found: tuple[int, int], arguments: bytes) -> None:
+        if found not in {ACK, NACK}:
+            raise RefusedError(f"expected a confirm, got {found}")
+        tag, flags = struct.unpack_from(">QB", arguments)
+        told = {number for number in self.waiting if number <= tag} if flags & 1 else {tag}
+        self.waiting -= told
+        if found == NACK:
+            self.refused += len(told)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -158,17 +193,27 @@ class RawPublisher:
 
     async def _expect(self, which: tuple[int, int]) -> bytes:
         """The arguments of the next method, which has to be this one."""
+        found, arguments = await self._next()
+        if found != which:
+            raise RefusedError(f"expected {which}, got {found}")
+        return arguments
+
+    async def _next(self) -> tuple[tuple[int, int], bytes]:
+        """The next method, and its arguments.
+
+        Raises:
+            RefusedError: RabbitMQ closes the channel or the connection.
+        """
         try:
             async with asyncio.timeout(60):
-                kind, _, size = struct.unpack(">BHI", await self.reader.readexactly(7))
+                _, _, size = struct.unpack(">BHI", await self.reader.readexactly(7))
                 payload = (await self.reader.readexactly(size + 1))[:-1]
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise RefusedError(f"the connection is gone: {type(error).__name__}") from None
         found = struct.unpack_from(">HH", payload)
-        if kind != METHOD or found != which:
-            said = payload[7 : 7 + payload[6]].decode() if found in {CLOSE, CHANNEL_CLOSE} else ""
-            raise RefusedError(f"expected {which}, got {found}: {said}")
-        return payload[4:]
+        if found in {CLOSE, CHANNEL_CLOSE}:
+            raise RefusedError(payload[7 : 7 + payload[6]].decode(errors="replace"))
+        return (found[0], found[1]), payload[4:]
 
 
 @asynccontextmanager
