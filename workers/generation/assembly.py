@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from contracts.messages import Path
 from workers.generation.reading import Request
-from workers.generation.tokens import characters, tokens_of
+from workers.generation.tokens import estimate_text
 
 #: The events that end a streamed response or image (OpenAI, "Streaming events").
 LAST_EVENTS = frozenset(
@@ -59,7 +59,7 @@ class Assembly:
         self._last: dict[str, Any] | None = None
         self._model: object = None
         self._usage: object = None
-        self._characters = 0
+        self._deltas: list[Any] = []
         self._is_empty = True
 
     def take(self, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -73,7 +73,8 @@ class Assembly:
             self._last = data
         self._model = data.get("model") or self._model
         self._usage = data.get("usage") or self._usage
-        self._characters += characters(data.get("delta"))
+        if (delta := data.get("delta")) is not None:
+            self._deltas.append(delta)
         choices = data.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             self._take_choice(choice)
@@ -90,7 +91,7 @@ class Assembly:
         self._begun.add(index)
         if choice.get("finish_reason") is not None:
             self._finished.add(index)
-        self._characters += characters(choice.get("delta"))
+        self._deltas.append(choice.get("delta"))
 
     @property
     def is_whole(self) -> bool:
@@ -100,7 +101,9 @@ class Assembly:
     @property
     def output_tokens(self) -> int | None:
         """Tokens that have come, estimated from their text; None where nothing came."""
-        return None if self._is_empty else tokens_of(self._characters)
+        if self._is_empty:
+            return None
+        return estimate_text(self._deltas, self._model if isinstance(self._model, str) else None)
 
     @property
     def document(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from workers.generation.answers import Answer, Failure
 from workers.generation.provider_usage import LONGEST_MODEL, model_of, untrue_usage, usage_of
 from workers.generation.reading import Request
 from workers.generation.result import FREE, NO_USAGE, AttemptRecord
-from workers.generation.tokens import estimate_input
+from workers.generation.tokens import estimate_input, estimate_text
 from workers.keys.health import Sample
 from workers.keys.pool import Reservation
 from workers.keys.reported import RateLimits
@@ -128,7 +128,7 @@ def _usage(request: Request, answer: Answer) -> tuple[Usage, bool, str | None]:
     if "usage" not in answer.document and request.path is Path.MODERATIONS:
         return NO_USAGE, False, None
     streamed = answer.output_tokens
-    estimated = _estimated(request, estimate_input(answer.document) if streamed is None else streamed)
+    estimated = _estimated(request, estimate_text(answer.document) if streamed is None else streamed)
     return estimated, True, untrue_usage(answer.document)
 
 

@@ -1,13 +1,20 @@
 """Tokens that a call is expected to use; what the provider says that it used is read by `provider_usage`."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from contracts.messages import Path
+import orjson
 
-#: English text has about four characters a token (OpenAI, "What are tokens").
-CHARACTERS_PER_TOKEN = 4
-#: What an inline image or file is taken for; its base64 is not text.
+from contracts.messages import Path
+from workers.generation.text_tokens import text_tokens
+
+#: What an image, a recording or a file is taken for; neither its base64 nor its address is text.
 TOKENS_PER_ATTACHMENT = 1_000
+#: The same of an image with `detail: low` (OpenAI, "Images and vision").
+TOKENS_PER_SMALL_IMAGE = 85
+#: What frames a prompt, and each message in it, beside role and text (OpenAI, "How to count tokens").
+TOKENS_PER_PROMPT = 3
+TOKENS_PER_MESSAGE = 3
 #: Output tokens of a model that has not answered yet and a request that sets no bound.
 DEFAULT_OUTPUT_TOKENS = 500
 #: Answers that a chat completion may be asked for at a time (OpenAI, `n`).
@@ -19,6 +26,16 @@ MOST_MODELS = 256
 #: Weight of one answer in a model's running average.
 AVERAGE_WEIGHT = 0.1
 
+#: Parts of a message that are no text, by their type.
+_ATTACHMENTS = frozenset({"image_url", "input_image", "input_audio", "input_file", "file"})
+#: Fields of an answer that hold a file.
+_FILES = frozenset({"b64_json"})
+#: Fields of a body whose names the model reads too.
+_SCHEMAS = frozenset({"tools", "functions", "response_format"})
+#: Fields of a body that the model does not read.
+_UNREAD = frozenset(
+    {"model", "user", "metadata", "service_tier", "stream_options", "prompt_cache_key", "safety_identifier"}
+)
 _NO_OUTPUT = frozenset({Path.EMBEDDINGS, Path.MODERATIONS})
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
@@ -52,19 +69,29 @@ class OutputAverages:
 
 
 def estimate_input(body: Any) -> int:
-    """Input tokens of a request's body, from its texts' lengths; an attachment is a fixed number."""
-    texts, attachments = _measure(body)
-    return tokens_of(texts) + attachments * TOKENS_PER_ATTACHMENT
+    """Input tokens of a request's body, by its texts (`text_tokens.py`); an attachment is a fixed number."""
+    if not isinstance(body, dict):
+        return estimate_text(body)
+    found = _Found()
+    for name, value in body.items():
+        if name in _SCHEMAS:
+            found.read_schema(value)
+        elif name not in _UNREAD:
+            found.read(value)
+    model = body.get("model")
+    return TOKENS_PER_PROMPT + found.tokens(model if isinstance(model, str) else None)
 
 
-def characters(value: Any) -> int:
-    """Characters of all texts in a JSON value."""
-    return _measure(value)[0] if value is not None else 0
+def estimate_text(value: Any, model: str | None = None) -> int:
+    """Tokens of all texts in a JSON value, at least 1.
 
-
-def tokens_of(characters: int) -> int:
-    """Tokens that a text of so many characters is taken for."""
-    return characters // CHARACTERS_PER_TOKEN + 1
+    Args:
+        value: an answer, or a part of one.
+        model: that wrote it.
+    """
+    found = _Found()
+    found.read(value)
+    return found.tokens(model)
 
 
 def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> Estimate:
@@ -80,20 +107,58 @@ def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> Estim
     return Estimate(tokens, min(total, tokens))
 
 
-def _measure(value: Any) -> tuple[int, int]:
-    if isinstance(value, str):
-        is_attachment = value.startswith("data:") and ";base64," in value[:200]
-        return (0, 1) if is_attachment else (len(value), 0)
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return 1, 0
-    characters = attachments = 0
-    for item in value:
-        more_characters, more_attachments = _measure(item)
-        characters += more_characters
-        attachments += more_attachments
-    return characters, attachments
+class _Found:
+    """What a model reads in a JSON value."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._tokens = 0
+
+    def tokens(self, model: str | None) -> int:
+        """Tokens of all that was found."""
+        return self._tokens + int(text_tokens("".join(self._texts), model)) + 1
+
+    def read_schema(self, value: Any) -> None:
+        """Find all that stands in a value, with the names of its fields."""
+        try:
+            self._texts.append(orjson.dumps(value).decode())
+        except TypeError:
+            self.read(value)
+
+    def read(self, value: Any) -> None:
+        """Find the texts of a value, however deep, and what is no text."""
+        unread = [value]
+        while unread:
+            item = unread.pop()
+            if isinstance(item, str):
+                self._read_text(item)
+            elif isinstance(item, dict):
+                unread.extend(self._read_object(item))
+            elif isinstance(item, list):
+                unread.extend(item)
+            elif isinstance(item, int):
+                self._tokens += 1  # of texts that come as token numbers
+
+    def _read_text(self, text: str) -> None:
+        if text.startswith("data:") and ";base64," in text[:200]:
+            self._tokens += TOKENS_PER_ATTACHMENT
+        else:
+            self._texts.append(text)
+
+    def _read_object(self, item: dict[str, Any]) -> Iterable[Any]:
+        """What of an object is to be read."""
+        kind = item.get("type")
+        if isinstance(kind, str) and kind in _ATTACHMENTS:
+            image = item.get("image_url")
+            detail = (image if isinstance(image, dict) else item).get("detail")
+            self._tokens += TOKENS_PER_SMALL_IMAGE if detail == "low" else TOKENS_PER_ATTACHMENT
+            return ()
+        if "role" in item:
+            self._tokens += TOKENS_PER_MESSAGE
+        if _FILES.isdisjoint(item):
+            return item.values()
+        self._tokens += TOKENS_PER_ATTACHMENT
+        return [value for name, value in item.items() if name not in _FILES]
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:

@@ -10,9 +10,11 @@ from workers.generation.tokens import (
     DEFAULT_OUTPUT_TOKENS,
     LARGEST_ESTIMATE,
     TOKENS_PER_ATTACHMENT,
+    TOKENS_PER_SMALL_IMAGE,
     OutputAverages,
     estimate,
     estimate_input,
+    estimate_text,
 )
 
 HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
@@ -24,16 +26,54 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("length", [400, 4000, 400_000])
-def test_text_is_taken_for_a_token_in_four_characters(length: int) -> None:
-    body = {"model": "m", "messages": [{"role": "user", "content": "x" * length}]}
-    assert estimate_input(body) == pytest.approx(length / 4, abs=10)
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.com/" + "a" * 5000}},
+        {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 5000},
+        {"type": "input_audio", "input_audio": {"data": "A" * 5000, "format": "wav"}},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64," + "A" * 5000},
+        {"type": "file", "file": {"file_id": "file-1"}},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_an_image_a_recording_and_a_file_are_no_text(part: dict[str, Any]) -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}, part]}]}
+    assert TOKENS_PER_ATTACHMENT <= estimate_input(body) < TOKENS_PER_ATTACHMENT + 20
+
+
+def test_a_small_image_costs_less() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+    small = estimate_input({"messages": [{"role": "user", "content": [image]}]})
+    assert TOKENS_PER_SMALL_IMAGE <= small < TOKENS_PER_SMALL_IMAGE + 20
+
+
+def test_the_names_in_a_tools_schema_count_and_the_models_own_name_does_not() -> None:
+    properties = {f"a_rather_long_name_{number}": {"type": "string"} for number in range(20)}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}
+    assert estimate_input(HELLO | {"tools": [tool]}) > HELLO_INPUT + 200
+    assert estimate_input(HELLO | {"model": "a-model-" * 50, "user": "u" * 500}) == HELLO_INPUT
+
+
+def test_a_prompt_that_comes_as_token_numbers_has_as_many() -> None:
+    assert estimate_input({"input": list(range(1000))}) == pytest.approx(1000, abs=5)
+
+
+def test_an_answer_that_is_an_image_is_no_text() -> None:
+    assert estimate_text({"data": [{"b64_json": "A" * 1_000_000}]}) < 2 * TOKENS_PER_ATTACHMENT
+
+
+def test_a_value_of_any_depth_is_read() -> None:
+    value: Any = "hello"
+    for _ in range(100_000):
+        value = [value]
+    assert estimate_text(value) < 10
 
 
 def test_an_inline_image_is_a_fixed_number_whatever_its_size() -> None:
     def with_image(size: int) -> dict[str, Any]:
         url = {"url": "data:image/png;base64," + "A" * size}
-        return {"messages": [{"content": [{"type": "image_url", "image_url": url}]}]}
+        return {"messages": [{"content": [url]}]}
 
     assert estimate_input(with_image(1_000_000)) == estimate_input(with_image(10))
     assert TOKENS_PER_ATTACHMENT <= estimate_input(with_image(10)) < TOKENS_PER_ATTACHMENT + 20
@@ -41,7 +81,7 @@ def test_an_inline_image_is_a_fixed_number_whatever_its_size() -> None:
 
 @pytest.mark.parametrize("start", ["data: ", "data:", "data:text/plain,", ";base64,"])
 def test_text_that_begins_like_an_attachment_is_still_text(start: str) -> None:
-    assert estimate_input({"input": start + "x" * 400_000}) == pytest.approx(100_000, abs=10)
+    assert estimate_input({"input": start + "word " * 80_000}) == pytest.approx(80_000, rel=0.3)
 
 
 @given(JSON)
