@@ -41,53 +41,9 @@ USUAL = {
 }
 CHUNK = '{"model":%s,"choices":[{"index":%s,"delta":{"content":%s},"finish_reason":%s}],"usage":%s}'
 STATUSES = (
-    *(
-        100,
-        101,
-        102,
-        103,
-        199,
-        200,
-        200,
-        200,
-        200,
-        200,
-        200,
-        201,
-        204,
-        205,
-        206,
-        226,
-        300,
-        301,
-        302,
-        303,
-        304,
-    ),
-    *(
-        305,
-        307,
-        308,
-        399,
-        400,
-        401,
-        402,
-        403,
-        404,
-        408,
-        409,
-        413,
-        418,
-        422,
-        425,
-        429,
-        451,
-        499,
-        500,
-        501,
-        502,
-    ),
-    *(503, 504, 520, 599, 600, 700, 999, 0, 1000, -1),
+    *(100, 101, 102, 103, 199, 200, 200, 200, 200, 200, 200, 201, 204, 205, 206, 226, 300, 301, 302, 303),
+    *(304, 305, 307, 308, 399, 400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 425, 429, 451, 499, 500),
+    *(501, 502, 503, 504, 520, 599, 600, 700, 999, 0, 1000, -1),
 )
 CODES = (
     *("insufficient_quota", "invalid_api_key", "rate_limit_exceeded", "model_not_found", "server_error", ""),
@@ -109,7 +65,13 @@ ODD_HEADERS = (
         "-6m",
         "9" * 4000,
     ),
-    *("1e308d", "Thu, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359", "\u0661\u0662"),
+    *(
+        "9" * 4000,
+        "1e308d",
+        "Thu, 01 Jan 0001 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "\u0661\u0662",
+    ),
 )
 NAMES = (
     *("retry-after", "retry-after-ms", "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"),
@@ -265,8 +227,9 @@ def event_stream(random: Random) -> bytes:
     if random.random() < 0.8:
         events.append("data: " + CHUNK % ('"gpt-4o-mini"', "0", '""', '"stop"', "null"))
     if random.random() < 0.5:
-        usage = f'{{"prompt_tokens":{random.choice(ODD_NUMBERS)},"completion_tokens":{random.choice(ODD_NUMBERS)}}}'
-        events.append(f'data: {{"choices":[],"usage":{usage}}}')
+        prompt, completion = random.choice(ODD_NUMBERS), random.choice(ODD_NUMBERS)
+        usage = f'{{"prompt_tokens":{prompt},"completion_tokens":{completion}}}'
+        events.append('data: {"choices":[],"usage":' + usage + "}")
     if random.random() < 0.4:
         events.insert(random.randrange(len(events) + 1), random.choice(ODD_EVENTS))
     if random.random() < 0.7:
@@ -291,6 +254,7 @@ ODD_EVENTS = (
         'data: {"choices":[7,null,{"delta":5}]}',
         "\udc80",
     ),
+    'data: {"choices":[7,null,{"delta":5}]}',
     *('data: {"choices":{}}', 'data: {"choices":[{"index":[]}]}', 'data: {"model":{}}', "data: {}"),
 )
 BODIES: tuple[Body, ...] = (

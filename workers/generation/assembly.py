@@ -87,7 +87,8 @@ class Assembly:
     def _take_choice(self, choice: Any) -> None:
         if not isinstance(choice, dict):
             return
-        index = choice.get("index", 0)
+        index = choice.get("index")
+        index = index if isinstance(index, int) else 0
         self._begun.add(index)
         if choice.get("finish_reason") is not None:
             self._finished.add(index)
