@@ -18,7 +18,7 @@ log = structlog.get_logger()
 #: RabbitMQ's words for an argument that a queue was declared with otherwise.
 INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<name>[^']+)' .* but current is "
-    r"(?:none|the value '(?P<value>.*)' of type '(?P<type>\w+)')"
+    r"(?:none|the value '(?P<value>.*)' of type '(?P<type>\w+)'|'(?P<like_ours>.*)')"
 )
 QUEUE_TYPE = "x-queue-type"
 INTEGER = re.compile(r"-?\d+")
@@ -105,14 +105,17 @@ def as_it_is(queue: DeclaredQueue, reason: str) -> DeclaredQueue | None:
         return None
     arguments = {name: value for name, value in queue.arguments.items() if name != found["name"]}
     if found["value"] is not None:
-        arguments[found["name"]] = _value(found["value"], found["type"])
+        arguments[found["name"]] = _value(found["value"], is_bool=found["type"] == "bool")
+    elif found["like_ours"] is not None:
+        ours = queue.arguments.get(found["name"])
+        arguments[found["name"]] = _value(found["like_ours"], is_bool=isinstance(ours, bool))
     return None if arguments == queue.arguments else replace(queue, arguments=arguments)
 
 
-def _value(text: str, kind: str) -> FieldValue:
-    if kind == "bool":
+def _value(text: str, *, is_bool: bool) -> FieldValue:
+    if is_bool:
         return text == "true"
-    return int(text) if kind != "longstr" and INTEGER.fullmatch(text) else text
+    return int(text) if INTEGER.fullmatch(text) else text
 
 
 async def _declare(channel: AbstractChannel, queue: DeclaredQueue) -> None:

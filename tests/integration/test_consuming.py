@@ -4,7 +4,9 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -13,10 +15,12 @@ from aio_pika import Message, connect_robust
 from aio_pika.abc import AbstractRobustConnection
 
 from contracts import names
+from infra.broker import lane
 from infra.consuming import Consuming
 from infra.deliveries import Delivery
 from infra.errors import BrokerError
 from infra.provision import AUTOMATION_DEFAULTS
+from infra.queue_declaration import declare_queue
 from tests.harness import Service, World, eventually
 from tests.lessee import add_bot, signed_in
 from tests.scraped import metrics_url, scrape
@@ -150,8 +154,9 @@ async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_t
             tries.append(queue)
             note(kind, queue, error)
 
-        for lane in lanes._lanes.values():
-            lane.consumer._note = lambda error, lane=lane: noted("requests", lane.consumer.queue, error)
+        for served in lanes._lanes.values():
+            consumer = served.consumer
+            consumer._note = partial(noted, "requests", consumer.queue)
 
         async def is_tried() -> bool:
             return len(tries) >= 2
@@ -282,3 +287,23 @@ async def test_a_broker_that_was_rebuilt_empty_is_served_again_by_all_services_b
     await world.accounted(bot, 3)
     await world.assert_books_equal_journal(bot)
     assert all(service.process.returncode is None for service in services)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x-max-length": 2, "x-delivery-limit": 3},
+        {f"x-dead-letter-{name}": None for name in ("exchange", "routing-key", "strategy")},
+        {"x-max-length": 2**40, "x-max-length-bytes": 2**30, "x-single-active-consumer": True},
+        {"x-overflow": "drop-head", "x-dead-letter-strategy": None, "x-dead-letter-routing-key": "other"},
+    ],
+)
+async def test_a_quorum_queue_with_other_settings_is_taken_as_it_is(
+    unserved: World, changes: dict[str, Any]
+) -> None:
+    wanted = lane(f"bot-{secrets.token_hex(4)}", unserved.settings)
+    arguments = {name: value for name, value in {**wanted.arguments, **changes}.items() if value is not None}
+    await declare_queue(unserved.connection, replace(wanted, arguments=arguments))
+    await declare_queue(unserved.connection, wanted)
+    found = await unserved.admin.call("GET", f"queues/{{vhost}}/{wanted.name}")
+    assert found["arguments"] == arguments
