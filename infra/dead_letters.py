@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import structlog
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import HeadersType
+from aio_pika.abc import AbstractRobustConnection, HeadersType
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts import names
-from contracts.message_size import MessageTooLargeError
+from contracts.message_size import MessageTooLargeError, SizeLimit
 from contracts.retrying import retrying
 from infra.confirmed_publishing import ConfirmedPublishing
 from infra.deliveries import Delivery
@@ -34,8 +34,21 @@ class DeadLetters:
     """Publishes dead letters."""
 
     def __init__(self, publishing: ConfirmedPublishing) -> None:
-        """Take what publishes them."""
+        """Take what publishes them; make one with `open`."""
         self._publishing = publishing
+
+    @classmethod
+    async def open(
+        cls, connection: AbstractRobustConnection, *, max_message_bytes: int | None = None
+    ) -> "DeadLetters":
+        """Open a channel for them.
+
+        Args:
+            connection: to RabbitMQ.
+            max_message_bytes: the largest message that RabbitMQ takes, where that is known.
+        """
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        return cls(ConfirmedPublishing(channel, SizeLimit(max_message_bytes)))
 
     async def publish(
         self, original: Delivery, reason: str, *, routing_key: str, about: RequestIdentity | None = None

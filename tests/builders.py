@@ -111,6 +111,7 @@ def make_attempt(**changes: Any) -> AttemptRecord:
 class _Delivery:
     body: bytes
     message_id: str | None = "req-1"
+    content_type: str | None = "application/json"
     correlation_id: str | None = "c-1"
     reply_to: str | None = None
     type: str | None = "generation.request.v1"

@@ -20,6 +20,7 @@ from infra.background_tasks import BackgroundTasks
 from infra.broker import connect as connect_broker
 from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
 from infra.consuming import Consuming
+from infra.dead_letters import DeadLetters
 from infra.duty import Duty
 from infra.errors import BrokerError
 from infra.garbage_collection import collect_seldom
@@ -77,7 +78,7 @@ async def run(settings: Settings) -> None:
         consuming, counted = consuming_on(connection, exposition)
         channel = await connection.channel(publisher_confirms=True)
         events = await channel.get_exchange(names.EVENTS_EXCHANGE, ensure=False)
-        dead = await channel.get_exchange(names.DEAD_EXCHANGE, ensure=False)
+        dead = await DeadLetters.open(connection, max_message_bytes=settings.max_message_bytes)
         admin = await stack.enter_async_context(management(settings))
         duty = Duty(mongo, "alerts", settings.worker_id)
         queues = QueueWatch(admin)

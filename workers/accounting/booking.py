@@ -9,13 +9,11 @@ from functools import partial
 
 import structlog
 from aio_pika import IncomingMessage
-from aio_pika.abc import AbstractExchange
 
 from contracts.messages import UsageRecorded
 from contracts.retrying import retrying
 from infra.background_tasks import BackgroundTasks
-from infra.confirmed_publishing import CONFIRM_TIMEOUT_S
-from infra.dead_letters import dead_letter
+from infra.dead_letters import DeadLetters
 from infra.deliveries import finish
 from infra.isolated_writes import write_isolated
 from infra.trace_headers import trace_ids
@@ -40,7 +38,7 @@ class Booking:
         intake: Intake,
         ledger: Ledger,
         heartbeats: Heartbeats,
-        dead: AbstractExchange,
+        dead: DeadLetters,
         metrics: LedgerMetrics | None = None,
     ) -> None:
         """Take where deliveries come from and where they go, and what counts those that are refused."""
@@ -132,10 +130,10 @@ class Booking:
             reason=reason,
             **trace_ids(original.headers),
         )
-        letter = dead_letter(original, reason)
+        routing_key = original.routing_key or ""
         while not delivery.consumer.ended.is_set():
             try:
-                await self._dead.publish(letter, original.routing_key or "", timeout=CONFIRM_TIMEOUT_S)
+                await self._dead.publish_once(original, reason, routing_key=routing_key)
                 break
             except Exception as error:  # noqa: BLE001  # the broker is away: again soon, or it comes again
                 log.warning("dead_letter_delayed", error=type(error).__name__, retry_in_s=RETRY_S)

@@ -44,9 +44,10 @@ class Publisher:
             max_message_bytes: the largest message that RabbitMQ takes, where that is known.
         """
         events = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        size = SizeLimit(max_message_bytes)
-        return cls(ConfirmedPublishing(events, size), DeadLetters(ConfirmedPublishing(dead, size)))
+        return cls(
+            ConfirmedPublishing(events, SizeLimit(max_message_bytes)),
+            await DeadLetters.open(connection, max_message_bytes=max_message_bytes),
+        )
 
     async def usage(self, envelope: Envelope, event: bytes) -> None:
         """Publish a `usage.recorded` until it is confirmed, also while accounting's queue is not there.

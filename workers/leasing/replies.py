@@ -54,10 +54,8 @@ class Replies:
     async def open(cls, connection: AbstractRobustConnection, apart: AbstractRobustConnection) -> "Replies":
         """Open the channels, each with confirms."""
         replies = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return cls(
-            ConfirmedPublishing(replies), DeadLetters(ConfirmedPublishing(dead)), DirectAddresses(apart)
-        )
+        dead = await DeadLetters.open(connection)
+        return cls(ConfirmedPublishing(replies), dead, DirectAddresses(apart))
 
     async def lease(self, envelope: Envelope, body: bytes, ttl_s: float) -> Delivery:
         """Send a lease.

@@ -55,10 +55,10 @@ class Books:
         self.booked += [event.request_id for event in entries]
         return [True] * len(entries)
 
-    async def publish(self, letter: Any, *_: object, **__: object) -> None:
-        """As the exchange of dead letters does."""
+    async def publish_once(self, _: object, reason: str, **__: object) -> None:
+        """As the queue of dead letters does."""
         await self.confirms.wait()
-        self.letters.append(letter.headers[names.REASON_HEADER])
+        self.letters.append(reason)
 
     async def acknowledged(self, up_to: int, *, channel: int = 0) -> None:
         """Wait until so many are, of a channel, and nothing else was."""
