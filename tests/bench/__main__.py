@@ -14,7 +14,17 @@ import traceback
 
 import orjson
 
-from tests.bench import accounting_rate, added_latency, first_chunk, fleet, in_flight, page, size, worker_cpu
+from tests.bench import (
+    accounting_rate,
+    added_latency,
+    first_chunk,
+    fleet,
+    in_flight,
+    noisy_neighbour,
+    page,
+    size,
+    worker_cpu,
+)
 from tests.bench.part import Measure, Report, open_bench
 
 PARTS: dict[str, Measure] = {
@@ -25,8 +35,9 @@ PARTS: dict[str, Measure] = {
     "accounting_rate": accounting_rate.report,
     "size": size.report,
     "fleet": fleet.report,
+    "noisy_neighbour": noisy_neighbour.report,
 }
-QUICK = ("worker_cpu", "added_latency", "in_flight", "accounting_rate")
+QUICK = ("worker_cpu", "added_latency", "in_flight", "accounting_rate", "noisy_neighbour")
 
 
 async def run(options: argparse.Namespace, parts: list[str]) -> tuple[dict[str, Report], list[str]]:
