@@ -45,7 +45,7 @@ MOST_PAGES = 30
 IDLE_S = 1.0
 #: How long a confirm may take, in seconds.
 CONFIRM_TIMEOUT_S = 30.0
-#: How long a journal entry waits for its replay: the journal's own time for a claim.
+#: How long a journal entry waits for its replay: as long as a claim with the latest deadline is kept.
 REOPENED_TTL = timedelta(hours=26)
 #: An entry of the journal that is for the next worker to take over, as after a clean stop.
 UNCLAIMED = {"status": "running", "owner": None, "crashes": 0, "call": None}

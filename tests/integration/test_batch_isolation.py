@@ -26,7 +26,7 @@ from workers.accounting.leases import Refused
 from workers.accounting.ledger import Ledger
 from workers.budgets.keeper import BudgetKeeper
 from workers.budgets.reservations import Claim as BudgetClaim
-from workers.generation.journal import Call, Claim, Done, Journal, Record
+from workers.generation.journal import Asked, Call, Claim, Done, Journal, Record
 from workers.keys.health import Sample
 from workers.keys.holds import Holds
 from workers.keys.reservations import load_keys, renew_holds, reserve
@@ -58,8 +58,16 @@ def unmeetable(mongo: Mongo, collection: str) -> Any:
 
 def make_journal(mongo: Mongo, worker_id: str = "worker-1") -> Journal:
     return Journal(
-        mongo, Vault({"k": SecretStr(base64.b64encode(bytes(32)).decode())}), worker_id, result_ttl_s=60
+        mongo,
+        Vault({"k": SecretStr(base64.b64encode(bytes(32)).decode())}),
+        worker_id,
+        result_ttl_s=60,
+        now=time.time,
     )
+
+
+def asked(bot: str, request_id: str) -> Asked:
+    return Asked(bot, request_id, deadline=0.0, digest=b"")
 
 
 def too_deep(levels: int = 250) -> Document:
@@ -72,7 +80,7 @@ def too_deep(levels: int = 250) -> Document:
 
 async def test_a_claim_that_mongodb_refuses_fails_alone(mongo: Mongo) -> None:
     journal, bot = make_journal(mongo), f"bot-{secrets.token_hex(4)}"
-    there = await journal.claim(bot, "there")
+    there = await journal.claim(asked(bot, "there"))
     bad = [f"bad-{n}" for n in range(3)]
     asks: list[tuple[str, Call]] = [(f"r-{n}", CALL) for n in range(20)]
     asks[5:5] = [(bad[0], replace(CALL, second=TOO_LARGE)), ("there", CALL), ("\ud800", CALL)]
@@ -82,7 +90,7 @@ async def test_a_claim_that_mongodb_refuses_fails_alone(mongo: Mongo) -> None:
     ]
     async with asyncio.timeout(PATIENCE_S):
         answers = await asyncio.gather(
-            *(journal.claim(bot, name, call) for name, call in asks), return_exceptions=True
+            *(journal.claim(asked(bot, name), call) for name, call in asks), return_exceptions=True
         )
     found = dict(zip([name for name, _ in asks], answers, strict=True))
     # What the first try inserted is this worker's claim, and not another's.
@@ -98,7 +106,7 @@ async def test_a_claim_that_mongodb_refuses_fails_alone(mongo: Mongo) -> None:
 
 async def test_a_call_and_a_result_that_mongodb_refuses_fail_alone(mongo: Mongo) -> None:
     journal, bot = make_journal(mongo), f"bot-{secrets.token_hex(4)}"
-    claims = [await journal.claim(bot, f"r-{n}") for n in range(10)]
+    claims = [await journal.claim(asked(bot, f"r-{n}")) for n in range(10)]
     assert all(isinstance(claim, Claim) for claim in claims)
     mine = [claim for claim in claims if isinstance(claim, Claim)]
     calls = [replace(CALL, reserved_tokens=TOO_LARGE if n == 3 else n) for n in range(10)]
@@ -120,7 +128,7 @@ async def test_a_call_and_a_result_that_mongodb_refuses_fail_alone(mongo: Mongo)
     assert [n for n, answer in enumerate(kept) if answer is not True] == list(refused)
     assert not any(may_pass(answer) for answer in kept if isinstance(answer, Exception))
     for n, claim in enumerate(mine):
-        later = await journal.claim(bot, claim.request_id)
+        later = await journal.claim(claim.asked)
         assert isinstance(later, Done) == (n not in refused)
     stored = await mongo.requests.find_one({"_id": mine[6].id})
     assert stored is not None
@@ -132,12 +140,12 @@ async def test_what_is_written_without_its_write_concern_is_not_taken_for_kept(
     mongo: Mongo, step: str
 ) -> None:
     journal, bot = make_journal(mongo), f"bot-{secrets.token_hex(4)}"
-    claim = await journal.claim(bot, "r-1")
+    claim = await journal.claim(asked(bot, "r-1"))
     assert isinstance(claim, Claim)
     kept, fast = mongo.requests, mongo.requests_fast
     mongo.requests = mongo.requests_fast = unmeetable(mongo, "requests")
     steps: dict[str, Callable[[], Awaitable[object]]] = {
-        "claim": lambda: journal.claim(bot, "r-2"),
+        "claim": lambda: journal.claim(asked(bot, "r-2")),
         "begin": lambda: journal.begin(claim, CALL),
         "record": lambda: journal.record(Record(claim, "succeeded", b"{}", [])),
     }

@@ -3,14 +3,27 @@
 import asyncio
 import json
 import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from contracts.messages import GenerationResult
+from infra.mongo import Document
+from infra.provision import AUTOMATION_DEFAULTS
 from infra.vault import Vault
-from tests.collector import Collector
+from tests.collector import BODY, Collector
 from tests.harness import World, eventually
-from workers.generation.journal import Call, Claim, Done, Journal, Record
+from workers.generation.journal import Asked, Call, Claim, Differs, Done, Journal, Record
+
+
+def journal_of(world: World, worker_id: str, *, now: Callable[[], float] = time.time) -> Journal:
+    return Journal(world.mongo, Vault(world.settings.master_keys), worker_id, result_ttl_s=60, now=now)
+
+
+def asked(request_id: str, *, deadline: float = 0.0, digest: bytes = b"first") -> Asked:
+    return Asked("bot", request_id, deadline, digest)
 
 
 async def test_a_repeated_request_is_answered_from_the_journal_without_a_second_call(shared: World) -> None:
@@ -67,11 +80,10 @@ async def test_the_same_id_of_two_automations_is_two_requests(shared: World) -> 
 
 async def test_a_request_that_is_left_after_a_call_keeps_counting_its_runs(shared: World) -> None:
     # Attempts are numbered by runs: were the count to start anew, the books would take two calls for one.
-    vault = Vault(shared.settings.master_keys)
-    journal = Journal(shared.mongo, vault, "worker-1", result_ttl_s=60)
+    journal = journal_of(shared, "worker-1")
     runs = []
     for begun in (False, True, False, False):
-        claim = await journal.claim("bot", "left-again-and-again")
+        claim = await journal.claim(asked("left-again-and-again"))
         assert isinstance(claim, Claim)
         runs.append(claim.run)
         await journal.abandon(claim, begun=begun)
@@ -80,9 +92,8 @@ async def test_a_request_that_is_left_after_a_call_keeps_counting_its_runs(share
 
 @pytest.mark.parametrize("lost", [True, False])
 async def test_a_claim_that_mongodb_has_lost_keeps_its_result_all_the_same(shared: World, lost: bool) -> None:
-    vault = Vault(shared.settings.master_keys)
-    mine = Journal(shared.mongo, vault, "worker-1", result_ttl_s=60)
-    claim = await mine.claim("bot", f"lost-{lost}")
+    mine = journal_of(shared, "worker-1")
+    claim = await mine.claim(asked(f"lost-{lost}"))
     assert isinstance(claim, Claim)
     if lost:
         await shared.mongo.requests.delete_one({"_id": claim.id})
@@ -93,17 +104,16 @@ async def test_a_claim_that_mongodb_has_lost_keeps_its_result_all_the_same(share
     assert await mine.record(record)
     # Written once more, since its confirmation was lost, it is mine still.
     assert await mine.record(record)
-    done = await mine.claim("bot", f"lost-{lost}")
+    done = await mine.claim(asked(f"lost-{lost}"))
     assert isinstance(done, Done)
     assert done.result == b"{}"
 
 
 async def test_a_claim_that_was_taken_over_is_neither_called_for_nor_kept(shared: World) -> None:
-    vault = Vault(shared.settings.master_keys)
-    silent = Journal(shared.mongo, vault, "silent", result_ttl_s=60)
-    other = Journal(shared.mongo, vault, "other", result_ttl_s=60)
-    lost = await silent.claim("bot", "taken", Call(1, "key-1", "Primary", 10, 5))
-    taken = await other.claim("bot", "taken")
+    silent = journal_of(shared, "silent")
+    other = journal_of(shared, "other")
+    lost = await silent.claim(asked("taken"), Call(1, "key-1", "Primary", 10, 5))
+    taken = await other.claim(asked("taken"))
     assert isinstance(lost, Claim)
     assert isinstance(taken, Claim)
     assert (taken.run, taken.crashes, taken.unknown) == (1, 1, Call(1, "key-1", "Primary", 10, 5))
@@ -124,7 +134,88 @@ async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:
     assert document["status"] == "succeeded"
     assert b"flagged" not in document["result"]["ciphertext"]
     kept_s = (document["expires_at"] - document["finished_at"]).total_seconds()
-    assert kept_s == shared.settings.result_ttl_s
+    # It is kept for its time to live after the request's deadline, too.
+    assert 0 <= kept_s - shared.settings.result_ttl_s <= AUTOMATION_DEFAULTS["deadline_s"]
+
+
+async def test_a_result_is_kept_for_its_time_to_live_after_the_requests_deadline(shared: World) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    deadline = datetime.now(UTC) + timedelta(hours=20)
+    body = json.dumps({**json.loads(BODY), "deadline": deadline.isoformat()}).encode()
+    async with Collector(shared, bot) as collector:
+        await collector.ask("for-tomorrow", body)
+        await collector.have(1)
+    document = await shared.mongo.requests.find_one({"automation_id": bot})
+    assert document is not None
+    kept_s = (document["expires_at"] - deadline).total_seconds()
+    assert kept_s == pytest.approx(shared.settings.result_ttl_s, abs=0.01)
+
+
+async def expire(world: World) -> None:
+    """Do what MongoDB's time to live does, once a minute."""
+    (now,) = [found["now"] async for found in world.mongo.workers.aggregate([{"$set": {"now": "$$NOW"}}])]
+    await world.mongo.requests.delete_many({"expires_at": {"$lte": now}})
+
+
+async def test_a_worker_whose_clock_is_slow_does_not_call_again_for_a_repeat(world: World) -> None:
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary")
+    await world.start_worker(clock_offset_s=-70 * 60)
+    async with Collector(world, bot) as collector:
+        for count in (1, 2):
+            await collector.ask("same")
+            await collector.have(count)
+            await expire(world)
+    assert [answer.replayed for answer in collector.answers] == [False, True]
+    assert len(await world.journal(bot)) == 1
+
+
+async def test_another_request_with_the_same_id_is_invalid_and_leaves_the_first_as_it_is(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    await shared.add_key(bot, "Primary")
+    said = json.loads(BODY)
+    others = [
+        {**said, "body": {**said["body"], "input": "something else"}},
+        {"path": "/embeddings", "body": said["body"]},
+    ]
+    reordered = {"user_id": "u-1", "body": dict(reversed(said["body"].items())), "path": said["path"]}
+
+    async def kept() -> Document | None:
+        found: Document | None = await shared.mongo.requests.find_one({"automation_id": bot})
+        return found
+
+    async with Collector(shared, bot) as collector:
+        await collector.ask("same")
+        first = await collector.answer()
+        before = await kept()
+        for other in others:
+            await collector.ask("same", json.dumps(other).encode())
+            answer = await collector.answer()
+            assert answer.error is not None
+            assert (answer.error.code, answer.replayed) == ("invalid_request", False)
+            assert "the request id was used before" in answer.error.message
+        assert await kept() == before
+        await collector.ask("same", json.dumps(reordered).encode())
+        repeat = await collector.answer()
+    assert repeat == first.model_copy(update={"replayed": True})
+    assert len(await shared.journal(bot)) == 1
+    _, stdout, _ = await shared.cli("dead", "list", "--automation", bot, "--json")
+    reasons = [letter["reason"] for letter in json.loads(stdout)]
+    assert len(reasons) == len(others)
+    assert all(reason.startswith("invalid_request: the request id was used") for reason in reasons)
+
+
+async def test_a_claim_of_a_version_that_kept_no_digest_is_taken_for_the_same_request(shared: World) -> None:
+    journal = journal_of(shared, "worker-1")
+    claim = await journal.claim(asked("older"))
+    assert isinstance(claim, Claim)
+    assert isinstance(await journal.claim(asked("older", digest=b"second")), Differs)
+    await shared.mongo.requests.update_one({"_id": claim.id}, {"$unset": {"digest": ""}})
+    assert await journal.record(Record(claim, "succeeded", b"{}", []))
+    assert isinstance(await journal.claim(asked("older", digest=b"second")), Done)
 
 
 async def test_a_reply_queue_that_is_gone_blocks_nothing_and_the_result_stays_collectable(

@@ -60,7 +60,7 @@ async def run(settings: Settings) -> None:
         upstream = Upstream(settings.max_in_flight, proxy_from_environment=settings.proxy_from_environment)
         stack.push_async_callback(upstream.close)
         pool = KeyPool(mongo, settings.worker_id)
-        journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s)
+        journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s, now=pool.now)
         attempts = made.attempts(pool, upstream, vault, settings.max_in_flight, metrics)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)

@@ -4,13 +4,12 @@ A claim is unique by (automation, request id). Claims and results are group-comm
 since its loss costs a repeated claim at most; a result with `majority`, since the reply follows it.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
-import structlog
-
+from infra.background_tasks import BackgroundTasks
 from infra.bulk_writes import write_all
 from infra.group_commit import GroupCommit
 from infra.mongo import (
@@ -19,20 +18,45 @@ from infra.mongo import (
     DuplicateKeyError,
     InsertOne,
     Mongo,
+    PyMongoError,
     ReturnDocument,
     UpdateOne,
 )
 from infra.stored_results import open_stored, stored_context
 from infra.vault import Vault
+from workers.generation.reading import Request
+from workers.generation.request_digest import digest_of
 
-log = structlog.get_logger()
-
-#: A claim is kept for longer than any deadline allows a request to take.
-CLAIM_TTL = timedelta(hours=26)
+#: A claim is kept for so much longer than its result would be: a call takes a while after its deadline.
+CLAIM_MARGIN = timedelta(hours=2)
 #: A worker that has not been heard of for this long is taken for dead, in seconds.
 ALIVE_S = 30
 #: How often a worker says that it is alive, in seconds.
 PRESENCE_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, as the journal knows it.
+
+    Attributes:
+        automation_id: whose it is.
+        request_id: its id.
+        deadline: until when it may be called for, in seconds since the epoch.
+        digest: of its path and body, by which another request with the same id is told from a repeat.
+    """
+
+    automation_id: str
+    request_id: str
+    deadline: float
+    digest: bytes
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """What the journal knows of a request."""
+        envelope = request.envelope
+        digest = digest_of(request.path, request.body)
+        return cls(envelope.automation_id, envelope.request_id, request.deadline, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +83,23 @@ class Claim:
     """This worker is to do the request.
 
     Attributes:
-        id: of the journal's entry.
-        automation_id: whose request it is.
-        request_id: its id.
+        asked: what it is to do.
         run: how many claims of it came before.
         crashes: how many of those ended with their worker's death.
         unknown: the call of a run before this one of which nobody knows how it ended.
         left_by: whose claim it was before; None where nobody's.
     """
 
-    id: str
-    automation_id: str
-    request_id: str
+    asked: Asked
     run: int
     crashes: int = 0
     unknown: Call | None = None
     left_by: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the journal's entry."""
+        return f"{self.asked.automation_id}/{self.asked.request_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +109,11 @@ class Done:
     result: bytes
     events: list[bytes]
     chunks: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """Another request has, or had, the same id: with another path or body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +138,19 @@ class Record:
 class Journal:
     """Claims and results of one worker process."""
 
-    def __init__(self, mongo: Mongo, vault: Vault, worker_id: str, *, result_ttl_s: int) -> None:
-        """Take the database, the vault, the name to claim under, and how long to keep results, in seconds."""
+    def __init__(
+        self, mongo: Mongo, vault: Vault, worker_id: str, *, result_ttl_s: int, now: Callable[[], float]
+    ) -> None:
+        """Make the journal of a worker.
+
+        Args:
+            mongo: where claims and results are.
+            vault: seals results.
+            worker_id: the name to claim under.
+            result_ttl_s: how long a result is kept after its request's end and its deadline, in seconds.
+            now: the time on MongoDB's clock, in seconds since the epoch: what is kept expires by it.
+        """
+        self._now = now
         self._mongo = mongo
         self._vault = vault
         self._worker_id = worker_id
@@ -118,7 +159,7 @@ class Journal:
         self._calls: GroupCommit[tuple[Claim, Call], bool] = GroupCommit(self._write_calls)
         self._records: GroupCommit[Record, bool] = GroupCommit(self._write_records)
         self._active: set[str] = set()
-        self._presence: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks("journal")
 
     async def start(self) -> None:
         """Say that this worker is alive, from now on.
@@ -127,33 +168,28 @@ class Journal:
             PyMongoError: MongoDB is away.
         """
         await self._be_present()
-        self._presence = asyncio.create_task(self._stay_present())
+        self._tasks.every(PRESENCE_S, "presence", self._be_present, passes=(PyMongoError,))
 
     async def close(self) -> None:
         """Say that this worker is gone, so that what it left is taken over at once."""
-        if self._presence is not None:
-            self._presence.cancel()
-            await asyncio.gather(self._presence, return_exceptions=True)
+        await self._tasks.close()
         await self._mongo.workers.delete_one({"_id": self._worker_id})
 
-    async def claim(
-        self, automation_id: str, request_id: str, call: Call | None = None
-    ) -> Claim | Done | Running:
+    async def claim(self, asked: Asked, call: Call | None = None) -> Claim | Done | Differs | Running:
         """Claim a request for this worker.
 
         Args:
-            automation_id: whose request it is.
-            request_id: its id.
+            asked: the request.
             call: the call that is to follow at once, where it is known already.
 
         Returns:
-            The claim; or its result, where it is done; or that it is under way.
+            The claim; or its result, where it is done; or that it is under way; or that its id is another's.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
             VaultError: the stored result can't be opened.
         """
-        claim = Claim(f"{automation_id}/{request_id}", automation_id, request_id, run=0)
+        claim = Claim(asked, run=0)
         taken = claim if await self._claims.submit((claim, call)) else await self._look_up(claim, call)
         if isinstance(taken, Claim):
             self._active.add(taken.id)
@@ -205,16 +241,18 @@ class Journal:
 
     async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool | Exception]:
         """Insert claims; for each whether there was none, or why MongoDB refuses it."""
-        now = datetime.now(UTC)
-        inserts = [InsertOne(self._whole(claim, call, now)) for claim, call in claims]
+        inserts = [InsertOne(self._whole(claim, call)) for claim, call in claims]
         failed = await write_all(self._mongo.requests_fast, inserts)
         return [_unless_there(failed.get(index)) for index in range(len(claims))]
 
-    async def _look_up(self, claim: Claim, call: Call | None) -> Claim | Done | Running:
+    async def _look_up(self, claim: Claim, call: Call | None) -> Claim | Done | Differs | Running:
         """A claim is there already: its result, its living owner, or the right to take it over."""
         found = await self._mongo.requests.find_one({"_id": claim.id})
         if found is None:
-            return await self.claim(claim.automation_id, claim.request_id, call)
+            return await self.claim(claim.asked, call)
+        # A claim of a version that kept no digest is taken for the same request.
+        if found.get("digest", claim.asked.digest) != claim.asked.digest:
+            return Differs()
         if found["status"] != "running":
             chunks = open_stored(self._vault, found, "chunks") if found.get("chunks") else b""
             return Done(open_stored(self._vault, found, "result"), list(found["events"]), chunks)
@@ -232,9 +270,7 @@ class Journal:
             return Running()
         unknown = None if taken["call"] is None else Call(**taken["call"])
         run, crashes = taken["run"] + 1, taken["crashes"] + int(taken["owner"] is not None)
-        return Claim(
-            claim.id, claim.automation_id, claim.request_id, run, crashes, unknown, left_by=found["owner"]
-        )
+        return Claim(claim.asked, run, crashes, unknown, left_by=found["owner"])
 
     async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:
@@ -247,8 +283,7 @@ class Journal:
         return await self._write_mine(self._mongo.requests_fast, fields)
 
     async def _write_records(self, records: Sequence[Record]) -> Sequence[bool | Exception]:
-        now = datetime.now(UTC)
-        fields = [(record.claim, self._done(record, now)) for record in records]
+        fields = [(record.claim, self._done(record)) for record in records]
         return await self._write_mine(self._mongo.requests, fields)
 
     async def _write_mine(
@@ -258,10 +293,9 @@ class Journal:
 
         A claim that MongoDB has lost (it was written with `w: 1`) is made anew by the way.
         """
-        now = datetime.now(UTC)
         updates = []
         for claim, changes in fields:
-            mine, whole = self._mine(claim), self._whole(claim, None, now)
+            mine, whole = self._mine(claim), self._whole(claim, None)
             made_anew = {name: whole[name] for name in whole.keys() - changes.keys() - mine.keys()}
             updates.append(UpdateOne(mine, {"$set": changes, "$setOnInsert": made_anew}, upsert=True))
         failed = await write_all(requests, updates)
@@ -276,42 +310,41 @@ class Journal:
                 answers[index] = owners.get(claim.id) == (self._worker_id, claim.run)
         return answers
 
-    def _whole(self, claim: Claim, call: Call | None, now: datetime) -> Document:
+    def _whole(self, claim: Claim, call: Call | None) -> Document:
         """The document of a claim."""
+        asked, now = claim.asked, self._now()
         return {
             **self._mine(claim),
-            "automation_id": claim.automation_id,
-            "request_id": claim.request_id,
+            "automation_id": asked.automation_id,
+            "request_id": asked.request_id,
+            "digest": asked.digest,
             "crashes": claim.crashes,
             "call": None if call is None else asdict(call),
-            "created_at": now,
-            "expires_at": now + CLAIM_TTL,
+            "created_at": datetime.fromtimestamp(now, UTC),
+            "expires_at": self._expires_at(asked, now) + CLAIM_MARGIN,
         }
 
     def _mine(self, claim: Claim) -> Document:
         return {"_id": claim.id, "owner": self._worker_id, "run": claim.run, "status": "running"}
 
-    def _done(self, record: Record, now: datetime) -> Document:
+    def _done(self, record: Record) -> Document:
+        now = self._now()
         return {
             "status": record.status,
             "result": self._seal(record, "result", record.result),
             **({"chunks": self._seal(record, "chunks", record.chunks)} if record.chunks else {}),
             "events": record.events,
             **record.facts,
-            "finished_at": now,
-            "expires_at": now + self._result_ttl,
+            "finished_at": datetime.fromtimestamp(now, UTC),
+            "expires_at": self._expires_at(record.claim.asked, now),
         }
+
+    def _expires_at(self, asked: Asked, now: float) -> datetime:
+        """Until when a result is kept: for its time to live, after its deadline as well."""
+        return datetime.fromtimestamp(max(asked.deadline, now), UTC) + self._result_ttl
 
     def _seal(self, record: Record, field: str, content: bytes) -> Document:
         return self._vault.seal(content, stored_context(record.claim.id, field)).document()
-
-    async def _stay_present(self) -> None:
-        while True:
-            await asyncio.sleep(PRESENCE_S)
-            try:
-                await self._be_present()
-            except Exception as error:  # noqa: BLE001  # MongoDB may be away; the next round tries again
-                log.warning("presence_not_written", error=type(error).__name__)
 
     async def _be_present(self) -> None:
         alive_until = {"$add": ["$$NOW", ALIVE_S * 1000]}

@@ -1,8 +1,8 @@
 """One request's life: read, claim and reserve, call, record, reply and account, acknowledge."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from workers.generation.attempts import PATIENCE_S, Answered, Attempts, Gone, Pu
 from workers.generation.automation import Automation
 from workers.generation.booking import Booking
 from workers.generation.chunks import Chunks
-from workers.generation.journal import Call, Claim, Done, Journal, Record, Running
+from workers.generation.journal import Asked, Call, Claim, Differs, Done, Journal, Record, Running
 from workers.generation.metrics import CANCELLED, REPEAT, RequestMetrics
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
@@ -34,7 +34,7 @@ from workers.generation.result import (
     timings,
     too_large,
 )
-from workers.generation.work import HandedBackError, LaneFullError, Work
+from workers.generation.work import HandedBackError, LaneFullError, Result, Work
 from workers.keys.pool import Reservation
 
 log = structlog.get_logger()
@@ -52,6 +52,7 @@ FIRST_NUMBER = 1
 #: The largest result that is kept, in bytes: with its events it fits into a document of MongoDB (16 MiB).
 LARGEST_KEPT_BYTES = 15 * 1024 * 1024
 SUCCEEDED = "succeeded"
+OTHER_REQUEST = "the request id was used before, for a request with another path or body"
 INTERNAL_MESSAGE = "Keyway failed inside; the workers' logs say how"
 
 
@@ -97,29 +98,30 @@ class RequestHandler:
             max_body_bytes=self._settings.max_body_bytes,
             now=self._now(),
         )
+        envelope = request.envelope
         try:
             if isinstance(request, Invalid):
                 invalid = Error(ErrorCode.INVALID_REQUEST, request.reason)
-                await self._refuse(message, request.envelope, invalid, is_dead=ended is not None)
+                await self._refuse(message, envelope, invalid, is_dead=ended is not None)
             else:
                 await self._do(message, request, automation, ended)
-            await unless_closed(message.ack(), request.envelope)
         except LaneFullError:
             raise
         except NobodyWaitsError:
-            await unless_closed(message.ack(), request.envelope)
             self._count(automation.id, CANCELLED)
         except (HandedBackError, asyncio.CancelledError):
-            await unless_closed(message.nack(requeue=True), request.envelope)
+            await unless_closed(message.nack(requeue=True), envelope)
+            return
         except PyMongoError as error:
-            log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
+            log.warning("request_handed_back", about=envelope, error=type(error).__name__)
             await asyncio.sleep(HAND_BACK_AFTER_S)
-            await unless_closed(message.nack(requeue=True), request.envelope)
+            await unless_closed(message.nack(requeue=True), envelope)
+            return
         except Exception:
-            log.exception("request_failed_inside", about=request.envelope)
+            log.exception("request_failed_inside", about=envelope)
             internal = Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
-            await self._refuse(message, request.envelope, internal, is_dead=ended is not None)
-            await unless_closed(message.ack(), request.envelope)
+            await self._refuse(message, envelope, internal, is_dead=ended is not None)
+        await self._acknowledge(message, envelope)
 
     async def _do(
         self,
@@ -128,12 +130,43 @@ class RequestHandler:
         automation: Automation,
         ended: Error | None,
     ) -> None:
-        """Reserve and claim; then answer, or repeat the answer that was given before.
+        """One request's life: claim and reserve, call, record, reply and account.
 
-        A claim names the call that follows it, so that the two are one write.
+        Until the result is recorded, a failure leaves the request to whom it is delivered to next, or is
+        itself the result. From then on the recorded result is the only one: a failure hands the delivery
+        back, and who gets it repeats that result.
         """
+        work = await self._claim(message, request, automation, ended)
+        if isinstance(work, Done):
+            async with self._handing_back(request.envelope):
+                await self._repeat(request, work)
+            return
+        if isinstance(work, Differs):
+            other = Error(ErrorCode.INVALID_REQUEST, OTHER_REQUEST)
+            await self._refuse(message, request.envelope, other, is_dead=ended is not None)
+            return
+        try:
+            if work.claim.unknown is not None:
+                work.calling = True
+                await self._booking.unknown(work, work.claim.unknown)
+                work.calling = False
+            result = await self._result(work)
+            result.is_mine = await self._record(work, result.record)
+        except BaseException:
+            unknown = work.calling or work.answered is not None
+            begun = bool(work.progress.attempts) or unknown
+            await self._journal.abandon(work.claim, begun=begun, calling=unknown)
+            raise
+        async with self._handing_back(request.envelope):
+            await self._reply(work, result)
+        self._tell(work, result)
+
+    async def _claim(
+        self, message: Delivery, request: Request, automation: Automation, ended: Error | None
+    ) -> Work | Done | Differs:
+        """Reserve and claim; a claim names the call that follows it, so that the two are one write."""
         is_wanted = ended is None and automation.enabled
-        envelope = request.envelope
+        asked = Asked.of(request)
         reserving: Reserving | None = None
         call = None
         try:
@@ -141,53 +174,46 @@ class RequestHandler:
                 reserving = self._reserve(request, automation)
                 first = await self._attempts.first(reserving)
                 call = None if first is None else _call(first, FIRST_NUMBER)
-            claim = await self._journal.claim(envelope.automation_id, envelope.request_id, call)
+            claim = await self._journal.claim(asked, call)
             if isinstance(claim, Running):
                 await self._attempts.withdraw(reserving)
                 reserving = None
-                claim = await self._claim_later(request)
-                if is_wanted and not isinstance(claim, Done):
+                claim = await self._claim_later(asked)
+                if is_wanted and isinstance(claim, Claim):
                     reserving, call = self._reserve(request, automation), None
         except BaseException:
             await self._attempts.withdraw(reserving)
             raise
-        if isinstance(claim, Done):
+        if not isinstance(claim, Claim):
             await self._attempts.withdraw(reserving)
-            await self._repeat(request, claim)
-            return
+            return claim
         if claim.run:
-            log.warning("claim_taken_over", about=envelope, owner=claim.left_by, run=claim.run)
+            log.warning("claim_taken_over", about=request.envelope, owner=claim.left_by, run=claim.run)
         work = Work(message, request, automation, claim, reserving, ended)
         if request.wants_chunks:
-            work.chunks = Chunks(self._replies, envelope, restarted=claim.run > 0)
+            work.chunks = Chunks(self._replies, request.envelope, restarted=claim.run > 0)
         work.call = call if claim.run == 0 else None
-        try:
-            if claim.unknown is not None:
-                work.calling = True
-                await self._booking.unknown(work, claim.unknown)
-                work.calling = False
-            await self._answer(work)
-        except BaseException:
-            unknown = work.calling or work.answered is not None
-            begun = bool(work.progress.attempts) or unknown
-            await self._journal.abandon(claim, begun=begun, calling=unknown)
-            raise
+        return work
 
     def _reserve(self, request: Request, automation: Automation) -> Reserving:
         return asyncio.create_task(self._attempts.reserve(request, automation.max_in_flight))
 
-    async def _claim_later(self, request: Request) -> Claim | Done:
+    async def _claim_later(self, asked: Asked) -> Claim | Done | Differs:
         """Claim a request that is under way elsewhere: it is waited for a while, then handed back."""
         for _ in range(LOOKS):
             await asyncio.sleep(LOOK_AGAIN_S)
-            claim = await self._journal.claim(request.envelope.automation_id, request.envelope.request_id)
+            claim = await self._journal.claim(asked)
             if not isinstance(claim, Running):
                 return claim
         raise HandedBackError
 
-    async def _answer(self, work: Work) -> None:
-        """Call, record, then reply and account side by side."""
-        envelope = work.request.envelope
+    async def _result(self, work: Work) -> Result:
+        """Call, and say how the request has ended.
+
+        Raises:
+            LaneFullError: no key has room for long.
+            NobodyWaitsError: who asked for a stream is gone.
+        """
         outcome = await self._outcome(work)
         work.calling = False
         if isinstance(outcome, PutOff):
@@ -196,28 +222,77 @@ class RequestHandler:
         if isinstance(outcome, Gone):
             await asyncio.gather(*work.accounted)
             raise NobodyWaitsError
+        try:
+            return self._built(work, outcome)
+        except Exception:
+            log.exception("request_failed_inside", about=work.request.envelope)
+            return self._built(work, Error(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
+
+    def _built(self, work: Work, outcome: Answered | Error) -> Result:
+        envelope = work.request.envelope
         if isinstance(outcome, Answered):
-            status, result = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
+            status, body = SUCCEEDED, succeeded(envelope, work.progress, outcome.raw, self._now())
         else:
-            status, result = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
-        undelivered = self._too_large(work, result)
+            status, body = outcome.code.value, failed(envelope, work.progress, outcome, self._now())
+        undelivered = self._too_large(work, body)
         if undelivered is not None:
             self._booking.undeliverable(work)
-            status, result = undelivered.code.value, failed(envelope, work.progress, undelivered, self._now())
-        is_mine = await self._record(work, self._kept(work, status, result))
+            status = undelivered.code.value
+            body = failed(envelope, work.progress, undelivered, self._now())
+        why = INTERNAL_MESSAGE if undelivered is None else undelivered.message
+        return Result(status, body, self._kept(work, status, body), why)
+
+    async def _reply(self, work: Work, result: Result) -> None:
+        """Send the result that is recorded, with its usage and its dead letter side by side."""
         self._booking.answer(work)
-        if is_mine and (refused := await self._reply(envelope, work.progress, result, FIRST)) is not None:
-            status, undelivered = refused.code.value, refused
-        await asyncio.gather(*work.accounted)
-        if status == ErrorCode.INTERNAL and work.ended is None:
-            reason = INTERNAL_MESSAGE if undelivered is None else undelivered.message
-            await self._publisher.dead_letter(work.message, envelope, reason)
-        if is_mine and self._metrics is not None:
-            self._metrics.answered(envelope, work.progress, status, self._now())
+        sending: list[Awaitable[None]] = [*work.accounted]
+        if result.status == ErrorCode.INTERNAL and work.ended is None:
+            sending.append(self._publisher.dead_letter(work.message, work.request.envelope, result.why))
+        if result.is_mine:
+            sending.append(self._send(work, result))
+        await asyncio.gather(*sending)
+
+    async def _send(self, work: Work, result: Result) -> None:
+        """Send a result; where RabbitMQ turns out not to take one so large, an error in its place."""
+        envelope = work.request.envelope
+        try:
+            await self._replies.result(envelope, result.body, FIRST)
+        except MessageTooLargeError as error:
+            refused = self._refused_size(envelope, error)
+            result.status = refused.code.value
+            if work.ended is None:
+                await self._publisher.dead_letter(work.message, envelope, refused.message)
+            body = failed(envelope, work.progress, refused, self._now())
+            await self._replies.result(envelope, body, FIRST)
+
+    @asynccontextmanager
+    async def _handing_back(self, envelope: Envelope) -> AsyncIterator[None]:
+        """Hand a delivery back for a failure that must not end in a result, since one is recorded."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("request_handed_back", about=envelope, error=type(error).__name__)
+            await asyncio.sleep(HAND_BACK_AFTER_S)
+            raise HandedBackError from error
+
+    async def _acknowledge(self, message: Delivery, envelope: Envelope) -> None:
+        """Acknowledge; where that fails, the delivery comes again, and its result is repeated."""
+        try:
+            await unless_closed(message.ack(), envelope)
+        except Exception:
+            log.exception("delivery_not_acknowledged", about=envelope)
+
+    def _tell(self, work: Work, result: Result) -> None:
+        """Count and log a request that has its reply."""
+        envelope = work.request.envelope
+        if result.is_mine:
+            self._counted(
+                lambda metrics: metrics.answered(envelope, work.progress, result.status, self._now())
+            )
         log.info(
             "request_finished",
             about=envelope,
-            status=status,
+            status=result.status,
             attempts=len(work.progress.attempts),
             total_ms=round((self._now() - envelope.published_at) * 1000),
         )
@@ -295,8 +370,10 @@ class RequestHandler:
             return await keep(partial(self._journal.record, self._not_kept(work, record.status)))
 
     async def _repeat(self, request: Request, done: Done) -> None:
-        """Answer from the journal; the events go out again too, and count once."""
+        """Answer from the journal; the events go out again first, and count once."""
         envelope = request.envelope
+        for event in done.events:
+            await self._publisher.usage(envelope, event)
         result = done.result
         with suppress(NobodyWaitsError):
             if request.wants_chunks:
@@ -305,9 +382,12 @@ class RequestHandler:
                 if chunks.too_large is not None:
                     refused = too_large(chunks.too_large, "a chunk of the answer")
                     result = failed(envelope, Progress(), refused, self._now())
-            await self._reply(envelope, Progress(), result, REPEATED)
-        for event in done.events:
-            await self._publisher.usage(envelope, event)
+            try:
+                await self._replies.result(envelope, result, REPEATED)
+            except MessageTooLargeError as error:
+                refused = self._refused_size(envelope, error)
+                body = failed(envelope, Progress(), refused, self._now())
+                await self._replies.result(envelope, body, REPEATED)
         self._count(envelope.automation_id, REPEAT)
         log.info("request_repeated", about=envelope)
 
@@ -323,33 +403,38 @@ class RequestHandler:
             return too_large(error, "the answer")
         return None
 
-    async def _reply(self, envelope: Envelope, progress: Progress, result: bytes, end: bytes) -> Error | None:
-        """Send a result; where RabbitMQ turns out not to take one so large, send that instead.
-
-        Returns:
-            The error that was sent in the result's place.
-        """
-        try:
-            await self._replies.result(envelope, result, end)
-        except MessageTooLargeError as error:
-            log.warning("answer_too_large", about=envelope, size=error.size, limit=error.limit)
-            refused = too_large(error, "the answer")
-            await self._replies.result(envelope, failed(envelope, progress, refused, self._now()), end)
-            return refused
-        return None
+    def _refused_size(self, envelope: Envelope, error: MessageTooLargeError) -> Error:
+        log.warning("answer_too_large", about=envelope, size=error.size, limit=error.limit)
+        return too_large(error, "the answer")
 
     async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:
-        """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
+        """Dead-letter what can't be done with its reason, and answer it where it says to whom.
+
+        The dead letter comes first, since nothing may fail after the answer. One that can't be written keeps
+        nobody from the answer.
+        """
         log.warning("request_refused", about=envelope, reason=error.message)
-        await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), FIRST)
-        self._count(envelope.automation_id, error.code.value)
         if not is_dead:
-            reason = f"{error.code}: {error.message}"
-            await self._publisher.dead_letter(message, envelope, reason)
+            try:
+                await self._publisher.dead_letter(message, envelope, f"{error.code}: {error.message}")
+            except Exception:
+                log.exception("dead_letter_not_written", about=envelope)
+        # Whoever had the delivery before may have answered it.
+        end = REPEATED if message.redelivered or envelope.deliveries else FIRST
+        await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), end)
+        self._count(envelope.automation_id, error.code.value)
 
     def _count(self, automation_id: str, outcome: str) -> None:
-        if self._metrics is not None:
-            self._metrics.ended(automation_id, outcome)
+        self._counted(lambda metrics: metrics.ended(automation_id, outcome))
+
+    def _counted(self, count: Callable[[RequestMetrics], None]) -> None:
+        """Count what has its reply; no failure of that changes how it ended."""
+        if self._metrics is None:
+            return
+        try:
+            count(self._metrics)
+        except Exception:
+            log.exception("request_not_counted")
 
     def _kept(self, work: Work, status: str, result: bytes) -> Record:
         """What the journal keeps of a result: all of it, unless MongoDB can't hold it."""

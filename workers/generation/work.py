@@ -7,7 +7,7 @@ from infra.deliveries import Delivery
 from workers.generation.attempts import Reserving
 from workers.generation.automation import Automation
 from workers.generation.chunks import Chunks
-from workers.generation.journal import Call, Claim
+from workers.generation.journal import Call, Claim, Record
 from workers.generation.reading import Request
 from workers.generation.result import Error, Progress
 
@@ -33,6 +33,25 @@ class Work:
     #: The usage event of the answer, until that is recorded.
     answered: tuple[bytes, asyncio.Future[None]] | None = None
     accounted: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Result:
+    """How a request has ended.
+
+    Attributes:
+        status: `succeeded`, or an error's code.
+        body: the reply, up to its `replayed`.
+        record: what the journal keeps of it.
+        why: what operators are told of our own failure.
+        is_mine: whether this worker recorded it, and so answers; known once it is recorded.
+    """
+
+    status: str
+    body: bytes
+    record: Record
+    why: str
+    is_mine: bool = False
 
 
 class HandedBackError(Exception):
