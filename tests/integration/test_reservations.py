@@ -375,6 +375,48 @@ async def test_many_pools_that_reserve_ahead_never_pass_a_limit_and_use_all_of_i
     assert limit - len(pools) * limit // PART <= len(reserved) <= limit
 
 
+async def test_calls_that_wait_for_a_slot_hold_no_reservation(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, other, full = await insert(mongo), await insert(mongo), await insert(mongo, status="disabled")
+    most, calls = 3, 40
+    keys = KeyPool(mongo, WORKER, max_in_flight=most)
+    await keys.start()
+    updates = counted(monkeypatch, "reserve")
+    order: list[str] = []
+    under_way: set[int] = set()
+
+    async def call(key: Document) -> None:
+        reserved = await keys.reserve(key["automation_id"], Ask(MODEL, 10, deadline=keys.now() + 60))
+        assert isinstance(reserved, Reservation)
+        order.append(key["_id"])
+        under_way.add(len(order))
+        assert len(under_way) <= most
+        await asyncio.sleep(0)
+        under_way.pop()
+        await keys.settle(reserved, Settlement(reserved.second, 10, 7, MODEL))
+
+    # Who waits for a key holds no slot.
+    await mongo.keys.update_one(
+        {"_id": full["_id"]},
+        [{"$set": {"status": "active", "cooled_until": {"$add": ["$$NOW", 20_000]}}}],
+    )
+    ask = Ask(MODEL, 10, deadline=keys.now() + 60)
+    waiting = [asyncio.create_task(keys.reserve(full["automation_id"], ask)) for _ in range(2 * most)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(call(busy) for _ in range(calls)), *(call(other) for _ in range(5)))
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    # The other's few calls do not wait for all of the busy one's.
+    assert other["_id"] in order[: most * 4]
+    assert order[-1] == busy["_id"]
+    await keys.close()
+    assert sum(len(token_counts) for *_, token_counts in updates) == calls + 5
+    found, now = await read(mongo, busy)
+    assert (used_in_window(found, now), found.held_calls) == ((calls, calls * 7), 0)
+
+
 async def test_what_is_settled_gives_back_what_was_not_used(mongo: Mongo) -> None:
     key = await insert(mongo, limits={"tokens_per_minute": 100, "tokens_per_day": 1000, "max_in_flight": 2})
     reserved = await reserve(mongo, key["_id"], WORKER, MODEL, [40, 40])

@@ -59,9 +59,9 @@ async def run(settings: Settings) -> None:
         cost("gpt-4o-mini", 0, 0, 0)  # the price list takes half a second to load: not on the first request
         upstream = Upstream(settings.max_in_flight, proxy_from_environment=settings.proxy_from_environment)
         stack.push_async_callback(upstream.close)
-        pool = KeyPool(mongo, settings.worker_id)
+        pool = KeyPool(mongo, settings.worker_id, settings.max_in_flight)
         journal = Journal(mongo, vault, settings.worker_id, result_ttl_s=settings.result_ttl_s, now=pool.now)
-        attempts = made.attempts(pool, upstream, vault, settings.max_in_flight, metrics)
+        attempts = made.attempts(pool, upstream, vault, metrics)
         apart = await connect_apart(settings, "replies")
         stack.push_async_callback(apart.close)
         replies = await made.replies.open(connection, apart, max_message_bytes=settings.max_message_bytes)

@@ -85,15 +85,13 @@ class Attempts:
         pool: KeyPool,
         upstream: Upstream,
         vault: Vault,
-        max_in_flight: int,
         metrics: RequestMetrics | None = None,
     ) -> None:
-        """Take the key pool, the provider's client, the vault, the bound on calls in flight, what counts."""
+        """Take the key pool, the provider's client, the vault, what counts."""
         self._metrics = metrics
         self._pool = pool
         self._upstream = upstream
         self._vault = vault
-        self._slots = asyncio.Semaphore(max_in_flight)
         self._averages: dict[str, OutputAverages] = {}
         self._secrets: dict[tuple[str, bytes], SecretStr] = {}
 
@@ -236,25 +234,24 @@ class Attempts:
         chunks: Chunks | None,
         begin: Callable[[], Awaitable[None]],
     ) -> Answer | Failure | None:
-        """Make the call when there is a slot; None where the reservation got too old for it."""
-        async with self._slots:
-            key = reserved.key
-            try:
-                secret = self._secret(key)
-                await begin()
-            except BaseException:
-                self._pool.release(reserved)
-                raise
-            if reserved.age_s(time.monotonic()) > STALE_S:
-                await self._pool.release(reserved)
-                return None
-            try:
-                return await self._ask(request, key, secret, call_timeout_s, chunks)
-            except BaseException:
-                # Nobody knows what was used: the estimate stands.
-                unknown = Settlement(reserved.second, reserved.tokens, reserved.tokens, reserved.model)
-                self._pool.settle(reserved, unknown)
-                raise
+        """Make the call; None where the reservation is too old for it."""
+        key = reserved.key
+        try:
+            secret = self._secret(key)
+            await begin()
+        except BaseException:
+            self._pool.release(reserved)
+            raise
+        if reserved.age_s(time.monotonic()) > STALE_S:
+            await self._pool.release(reserved)
+            return None
+        try:
+            return await self._ask(request, key, secret, call_timeout_s, chunks)
+        except BaseException:
+            # Nobody knows what was used: the estimate stands.
+            unknown = Settlement(reserved.second, reserved.tokens, reserved.tokens, reserved.model)
+            self._pool.settle(reserved, unknown)
+            raise
 
     async def _ask(
         self, request: Request, key: Key, secret: SecretStr, call_timeout_s: float, chunks: Chunks | None

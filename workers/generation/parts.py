@@ -19,7 +19,7 @@ from workers.keys.pool import KeyPool
 class Parts:
     """What makes the parts of a worker."""
 
-    attempts: Callable[[KeyPool, Upstream, Vault, int, RequestMetrics | None], Attempts]
+    attempts: Callable[[KeyPool, Upstream, Vault, RequestMetrics | None], Attempts]
     handler: type[RequestHandler]
     publisher: type[Publisher]
     replies: type[Replies]

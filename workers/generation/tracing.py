@@ -129,12 +129,11 @@ class TracedAttempts(Attempts):
         pool: KeyPool,
         upstream: Upstream,
         vault: Vault,
-        max_in_flight: int,
         metrics: RequestMetrics | None = None,
         *,
         with_content: bool,
     ) -> None:
-        super().__init__(pool, upstream, vault, max_in_flight, metrics)
+        super().__init__(pool, upstream, vault, metrics)
         self._with_content = with_content
 
     @override

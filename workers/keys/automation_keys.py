@@ -8,12 +8,14 @@ once for many requests, and a lone request waits for nothing.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from infra.mongo import Mongo
 from workers.budgets.keeper import BudgetKeeper, Claims
 from workers.keys.blocks import BLOCK_S, Block, Blocks
+from workers.keys.call_slots import CallSlots
 from workers.keys.counted_models import CountedModels
 from workers.keys.holds import Holds
 from workers.keys.key import Key
@@ -76,6 +78,7 @@ class PoolParts:
     budgets: BudgetKeeper
     holds: Holds
     settler: Settler
+    call_slots: CallSlots
 
 
 @dataclass(slots=True)
@@ -177,9 +180,13 @@ class AutomationKeys:
         """Serve an ask from what is reserved ahead."""
         if self._max_in_flight is not None or time.monotonic() - self._loaded_at > RELOAD_S:
             return None
+        slots = self._parts.call_slots
+        if not slots.has_one_for(self._id):
+            return None
         taken = self._ahead.take(ask, self.keys, self._now())
         if taken is None:
             return None
+        slots.take(self._id, 1, self._changed.set)
         block, tokens = taken
         key = self.keys[block.key.id]
         return Reservation(key, block.second, tokens, block.model, block.hold, block.since)
@@ -212,10 +219,11 @@ class AutomationKeys:
                 if not waiter.answer.done():
                     waiter.answer.set_exception(error)
         finally:
+            self._parts.call_slots.leave(self._id)
             self._server = None
 
     async def _serve_once(self) -> None:
-        """One round: refuse whom nothing can serve, reserve where there is room, else wait."""
+        """One round: refuse whom nothing can serve, reserve where there are room and slots, else wait."""
         if time.monotonic() - self._loaded_at > RELOAD_S:
             await self._load()
         self._serve_ahead()
@@ -228,21 +236,46 @@ class AutomationKeys:
             # A refusal is final: an operator may just have added or enabled a key.
             await self._load()
             planned = self._plan(asks)
-        slots = None
+        wanted = planned.calls
+        taken = self._take_call_slots(wanted)
+        if taken < wanted:
+            planned = self._plan(asks, taken)
+        own = None
         if planned.reserve and self._max_in_flight is not None:
-            wanted = sum(map(len, planned.reserve.values()))
-            slots = await take_slots(self._parts.mongo, self._id, self._parts.holds.name, wanted)
-            if slots < wanted:
-                planned = self._plan(asks, slots)
+            own, planned = await self._take_own_slots(asks, planned, taken)
+        self._parts.call_slots.give(taken - planned.calls)
         for index, answer in (planned.refuse | planned.put_off).items():
             if not batch[index].answer.done():
                 batch[index].answer.set_result(answer)
         if planned.reserve:
-            used = await self._reserve_planned(batch, planned, slot=slots is not None)
-            if slots is not None and slots > used:
-                await self._parts.settler.give_slots(self._id, self._parts.holds.name, slots - used)
-        elif not planned.refuse and not planned.put_off and planned.look_again_at is not None:
-            await self._wait(planned.look_again_at - self._now())
+            used = await self._reserve_planned(batch, planned, slot=own is not None)
+            if own is not None and own > used:
+                await self._parts.settler.give_slots(self._id, self._parts.holds.name, own - used)
+        elif not planned.refuse and not planned.put_off:
+            if wanted and not taken:
+                await self._wait_for_slot(asks)
+            elif planned.look_again_at is not None:
+                await self._wait(planned.look_again_at - self._now())
+
+    def _take_call_slots(self, wanted: int) -> int:
+        """Take this worker's slots for calls that are about to be reserved, or wait for them in line."""
+        if wanted:
+            return self._parts.call_slots.take(self._id, wanted, self._changed.set)
+        self._parts.call_slots.leave(self._id)
+        return 0
+
+    async def _take_own_slots(self, asks: Sequence[Ask], planned: Plan, taken: int) -> tuple[int, Plan]:
+        """Take slots of the automation's own cap.
+
+        Returns:
+            How many there were, and the plan for so many.
+        """
+        try:
+            own = await take_slots(self._parts.mongo, self._id, self._parts.holds.name, planned.calls)
+        except BaseException:
+            self._parts.call_slots.give(taken)
+            raise
+        return own, planned if own == planned.calls else self._plan(asks, own)
 
     def _serve_ahead(self) -> None:
         """Serve who waits from what is reserved ahead, as far as that goes, in order."""
@@ -259,7 +292,10 @@ class AutomationKeys:
         return plan(asks, self.keys.values(), self._now(), slots=slots, budgets=budgets)
 
     async def _reserve_planned(self, batch: list[_Waiter], planned: Plan, *, slot: bool) -> int:
-        """Reserve on each key what was planned for it, a model at a time; how many were admitted."""
+        """Reserve on each key what was planned for it, a model at a time; how many were admitted.
+
+        Each call that was planned has one of this worker's slots; those that are not admitted give it back.
+        """
         groups: dict[tuple[str, str], list[_Waiter]] = {}
         for key_id, indices in planned.reserve.items():
             for index in indices:
@@ -288,13 +324,17 @@ class AutomationKeys:
         self.keys = {key.id: key for key in loaded}
 
     async def _reserve_on(
-        self,
-        key_id: str,
-        model: str,
-        waiters: list[_Waiter],
-        *,
-        slot: bool,
-        ahead: bool,
+        self, key_id: str, model: str, waiters: list[_Waiter], *, slot: bool, ahead: bool
+    ) -> int:
+        admitted = 0
+        try:
+            admitted = await self._admit(key_id, model, waiters, slot=slot, ahead=ahead)
+        finally:
+            self._parts.call_slots.give(len(waiters) - admitted)
+        return admitted
+
+    async def _admit(
+        self, key_id: str, model: str, waiters: list[_Waiter], *, slot: bool, ahead: bool
     ) -> int:
         key = self.keys[key_id]
         claims: list[Claims] = [()] * len(waiters)
@@ -307,6 +347,8 @@ class AutomationKeys:
                 return 0
         token_counts = [chargeable(key, waiter.ask.tokens, model, self._now()) for waiter in waiters]
         more = self._ahead.wanted(key, model, token_counts, self._now()) if ahead and not budgets else []
+        # Without a slot they could not be called for in time.
+        more = more[: self._parts.call_slots.free]
         hold = self._parts.holds.name
         reserved = None
         asked_at = time.monotonic()
@@ -335,6 +377,13 @@ class AutomationKeys:
             block = Block(key, hold, second, model, calls, calls * more[0], until, since)
             self._ahead.begin(block, self._now())
         return granted - calls
+
+    async def _wait_for_slot(self, asks: Sequence[Ask]) -> None:
+        """Wait for this worker's turn in the line, until the first ask is to be put off or refused."""
+        until = min(min(ask.patience_until, ask.deadline) for ask in asks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(until - self._now(), 0.01), RELOAD_S)):
+                await self._changed.wait()
 
     async def _wait(self, seconds: float) -> None:
         try:

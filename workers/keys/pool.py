@@ -10,6 +10,7 @@ import structlog
 from infra.mongo import Mongo, PyMongoError
 from workers.budgets.keeper import BudgetKeeper
 from workers.keys.automation_keys import AutomationKeys, PoolParts, Reservation, Reserved
+from workers.keys.call_slots import CallSlots
 from workers.keys.holds import Holds
 from workers.keys.key import Key
 from workers.keys.leases import Held, LeasedKey, begin_lease, begin_slot
@@ -35,16 +36,18 @@ class KeyPool:
     Args:
         mongo: where the keys are.
         worker_id: under which this process holds its reservations.
+        max_in_flight: the bound on calls that are reserved at a time; None: there is none.
     """
 
-    def __init__(self, mongo: Mongo, worker_id: str) -> None:
+    def __init__(self, mongo: Mongo, worker_id: str, max_in_flight: int | None = None) -> None:
         self._mongo = mongo
         self._clock = ServerClock()
         self._automations: dict[str, AutomationKeys] = {}
         self._budgets = BudgetKeeper(mongo, worker_id, self.now)
         self._holds = Holds(worker_id, partial(renew_holds, mongo))
         self._settler = Settler(mongo, self._holds, view=self._view, learn=self._learn, now=self.now)
-        self._parts = PoolParts(mongo, self._clock, self._budgets, self._holds, self._settler)
+        self._slots = CallSlots(max_in_flight)
+        self._parts = PoolParts(mongo, self._clock, self._budgets, self._holds, self._settler, self._slots)
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -119,6 +122,7 @@ class KeyPool:
         Returns:
             Done when it is written; await it where the next reservation must see it (a cooldown).
         """
+        self._slots.give(1)
         news = self._only_news(reservation, settlement)
         settled = self._settler.submit(Settled(reservation.key, reservation.hold, news, reservation.slot))
         if not reservation.claims:
@@ -158,10 +162,12 @@ class KeyPool:
             if self._holds.name == hold:
                 self._holds.anew()
             self._holds.give(hold, 1)
+            self._slots.give(1)
             self._budgets.release(reservation.claims)
             raise
         if is_lent:
             self._holds.give(hold, 1)
+            self._slots.give(1)
             await self._budgets.lend(reservation.claims, lease)
         else:
             self.release(reservation)

@@ -109,6 +109,11 @@ class Plan:
     put_off: dict[int, Later] = field(default_factory=dict)
     look_again_at: float | None = None
 
+    @property
+    def calls(self) -> int:
+        """How many calls are to be reserved."""
+        return sum(map(len, self.reserve.values()))
+
 
 @dataclass(slots=True)
 class _Candidate:

@@ -47,7 +47,7 @@ class ImpatientPool:
 )
 async def test_no_request_waits_in_a_worker_for_over_a_minute(held_s: float, patience_s: float) -> None:
     pool = ImpatientPool(NOW + held_s)
-    attempts = Attempts(cast("Any", pool), cast("Any", None), cast("Any", None), 1)
+    attempts = Attempts(cast("Any", pool), cast("Any", None), cast("Any", None))
     envelope = make_envelope(received_at=NOW)
     await attempts.reserve(Request(envelope, Path.MODERATIONS, {}, None, NOW + 600), None)
     assert pool.patience_s == patience_s

@@ -102,6 +102,9 @@ class Parts:
         self.replies.append(result + end)
         self.note("reply")
 
+    def check_size(self, size: int) -> None:
+        """Take messages of each size."""
+
     async def usage(self, *_: object) -> None:
         self.note("usage")
 

@@ -1,0 +1,139 @@
+"""A worker that ends without a warning at one step of a request, as by `kill -9`.
+
+python -m tests.crashing_worker STEP [MUTATION]
+
+A step is a moment at which the task of a request is suspended, or goes on after that. So each awaited step
+has one at which what it waits for is not done, and one at which it is. They are counted from 1, as they come.
+With 0, the worker lives, and tells the steps in a log line. A mutation is a defect of the request's life: the
+tests show that what judges them finds it.
+"""
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from infra.deliveries import Delivery
+from workers.generation.automation import Automation
+from workers.generation.journal import Record
+from workers.generation.reading import Envelope
+from workers.generation.request import RequestHandler
+from workers.generation.result import FIRST, Error
+from workers.generation.work import Work
+
+#: The exit status of a worker that crashed as it was told to.
+CRASHED = 99
+TOLD = "request_steps"
+
+
+class Steps(Awaitable[None]):
+    """Drives a coroutine from step to step.
+
+    Args:
+        coroutine: of one request.
+        reached: told each step as it comes.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], reached: Callable[[str], None]) -> None:
+        self._coroutine = coroutine
+        self._reached = reached
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Run the coroutine to its end."""
+        resume: Callable[[], Any] = partial(self._coroutine.send, None)
+        while True:
+            try:
+                waited_for = resume()
+            except StopIteration:
+                return
+            name = where(self._coroutine)
+            self._reached(f"{name}: waits")
+            try:
+                yield waited_for
+            except BaseException as error:  # noqa: BLE001  # the coroutine gets it
+                resume = partial(self._coroutine.throw, error)
+            else:
+                resume = partial(self._coroutine.send, None)
+            self._reached(f"{name}: done")
+
+
+def where(coroutine: Any) -> str:
+    """What a suspended coroutine waits in, from the outside to the inside."""
+    names = []
+    while (code := getattr(coroutine, "cr_code", None)) is not None:
+        names.append(code.co_qualname)
+        coroutine = coroutine.cr_await
+    return " > ".join(names)
+
+
+def crash_at(step: int) -> None:
+    """Have this process end at a step of the first request."""
+    original = RequestHandler.handle
+
+    async def handle(
+        self: RequestHandler, message: Delivery, automation: Automation, *, ended: Error | None = None
+    ) -> None:
+        steps: list[str] = []
+
+        def reached(name: str) -> None:
+            steps.append(name)
+            if len(steps) == step:
+                os._exit(CRASHED)
+
+        await Steps(original(self, message, automation, ended=ended), reached)
+        sys.stdout.write(json.dumps({"event": TOLD, "steps": steps}) + "\n")
+        sys.stdout.flush()
+
+    RequestHandler.handle = handle  # type: ignore[method-assign]
+
+
+def acknowledge_before_the_record() -> None:
+    """Have a delivery acknowledged before its result is kept."""
+    original = RequestHandler._record
+
+    async def record(self: RequestHandler, work: Work, record: Record) -> bool:
+        await work.message.ack()
+        return await original(self, work, record)
+
+    async def acknowledge(_: RequestHandler, message: Delivery, envelope: Envelope) -> None:
+        """Do nothing: it is acknowledged already."""
+
+    RequestHandler._record = record  # type: ignore[method-assign]
+    RequestHandler._acknowledge = acknowledge  # type: ignore[method-assign]
+
+
+def reply_before_the_record() -> None:
+    """Have a result sent before it is kept."""
+    original = RequestHandler._record
+
+    async def record(self: RequestHandler, work: Work, record: Record) -> bool:
+        await self._replies.result(work.request.envelope, record.result, FIRST)
+        await original(self, work, record)
+        return False
+
+    RequestHandler._record = record  # type: ignore[method-assign]
+
+
+MUTATIONS = MappingProxyType(
+    {
+        "acknowledge_before_the_record": acknowledge_before_the_record,
+        "reply_before_the_record": reply_before_the_record,
+    }
+)
+
+
+def main() -> None:
+    step, *mutations = sys.argv[1:]
+    for mutation in mutations:
+        MUTATIONS[mutation]()
+    crash_at(int(step))
+    sys.argv = ["workers.cli.main", "worker"]
+    runpy.run_module("workers.cli.main", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
