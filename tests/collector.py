@@ -6,6 +6,7 @@ from typing import Any, Self
 from aio_pika import Message
 from aio_pika.abc import AbstractIncomingMessage
 
+from contracts import names
 from contracts.messages import GenerationResult
 from tests.harness import World, eventually
 
@@ -31,6 +32,8 @@ class Collector:
         await self._channel.close()
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
+        if message.type == names.GENERATION_CHUNK:
+            return
         self.answers.append(GenerationResult.model_validate_json(message.body))
 
     async def ask(self, request_id: str, body: bytes = BODY, **properties: Any) -> None:

@@ -99,7 +99,7 @@ def acknowledge_before_the_record() -> None:
         await work.message.ack()
         return await original(self, work, record)
 
-    async def acknowledge(_: RequestHandler, message: Delivery, envelope: Envelope) -> None:
+    async def acknowledge(self: RequestHandler, message: Delivery, envelope: Envelope) -> None:
         """Do nothing: it is acknowledged already."""
 
     RequestHandler._record = record  # type: ignore[method-assign]

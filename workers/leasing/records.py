@@ -1,7 +1,6 @@
 """The documents of leases: who has which key, until when. No key material stands in them."""
 
 import secrets
-from datetime import UTC, datetime
 
 from infra.mongo import Document, DuplicateKeyError, Mongo, ReturnDocument
 from workers.keys.key import Key
@@ -85,6 +84,7 @@ class LeaseRecords:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        ended = {"status": "closed", "forget_at": datetime.now(UTC) + KEPT}
+        kept_ms = int(KEPT.total_seconds() * 1000)
+        ended = {"status": "closed", "forget_at": {"$add": ["$$NOW", {"$toLong": kept_ms}]}}
         unused = {"_id": lease["_id"], "status": {"$in": ["open", "revoked"]}, "reports": 0}
-        await self._mongo.leases.update_one(unused, {"$set": ended, "$unset": {"request_id": ""}})
+        await self._mongo.leases.update_one(unused, [{"$set": ended}, {"$unset": "request_id"}])
