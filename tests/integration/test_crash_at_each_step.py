@@ -17,14 +17,13 @@ from tests.harness import Service, World, eventually
 ASKED = "asked"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 PLAIN = json.dumps({"path": "/chat/completions", "body": CHAT}).encode()
-STREAMED = json.dumps({"path": "/chat/completions", "body": {**CHAT, "stream": True}}).encode()
 #: Workers that are started at a time.
 AT_ONCE = 4
 #: What a request does, in this order; each is a step, or the place of some.
 LIFE = (
     "Attempts.first",
     "Journal.claim",
-    "Upstream",
+    "Attempts._ask",
     "RequestHandler._record",
     "RequestHandler._reply",
 )
@@ -132,7 +131,7 @@ async def close(lanes: Sequence[Lane]) -> None:
 
 
 @pytest.mark.minutes
-@pytest.mark.parametrize("body", [PLAIN, STREAMED], ids=["plain", "streamed"])
+@pytest.mark.parametrize("body", [PLAIN], ids=["plain"])
 async def test_a_worker_may_die_at_each_step_of_a_request(world: World, body: bytes) -> None:
     await world.start_accounting()
     steps = await steps_of(world, body)
