@@ -77,7 +77,6 @@ class LeaseRequestHandler:
                 await self._refuse(message, request, invalid)
             else:
                 await self._do(message, request)
-            await unless_closed(message.ack(), request.envelope)
         except asyncio.CancelledError:
             await unless_closed(message.nack(requeue=True), request.envelope)
             raise
@@ -85,10 +84,12 @@ class LeaseRequestHandler:
             log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
             await asyncio.sleep(HAND_BACK_AFTER_S)
             await unless_closed(message.nack(requeue=True), request.envelope)
+            return
         except Exception:
             log.exception("request_failed_inside", about=request.envelope)
             await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
-            await unless_closed(message.ack(), request.envelope)
+        # Apart from the rest: where it fails, no other answer follows.
+        await unless_closed(message.ack(), request.envelope)
 
     async def _do(self, message: deliveries.Delivery, request: Request) -> None:
         """Lend a key, or say why not."""
