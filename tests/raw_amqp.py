@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -167,16 +167,14 @@ class RawPublisher:
         # Where it waits for more of the message, it gets what is none.
         self.writer.write(method(1, SELECT, b"\0"))
         is_answered = False
-        try:
+        with suppress(RefusedError):
             while not is_answered or self.waiting:
                 found, arguments = await self._next()
                 if found == SELECT_OK:
                     is_answered = True
                 else:
                     self._note(found, arguments)
-        except RefusedError:
-            return False
-        return True
+        return not self.waiting
 
     def _note(self, found: tuple[int, int], arguments: bytes) -> None:
         if found not in {ACK, NACK}:

@@ -87,13 +87,16 @@ class ByteFuzzer:
 
     def _mutated(self, raw: Raw, body: bytes) -> tuple[Raw, int | None]:
         """Properties with bytes, flags or a size of the body that may be wrong."""
+        # A shorter time to live would have RabbitMQ end the message by itself, beside the worker that answers.
+        if raw.flags & FLAGS["expiration"]:
+            return raw, None
         properties = bytearray(raw.properties)
         for _ in range(self._random.randint(0, 3) if properties else 0):
             properties[self._random.randrange(len(properties))] = self._random.randrange(256)
         if self._one_in(3):
             del properties[self._random.randrange(len(properties) + 1) :]
         flags = raw.flags ^ (1 << self._random.randrange(16)) if self._one_in(3) else raw.flags
-        flags &= ~FLAGS["user_id"]
+        flags &= ~(FLAGS["user_id"] | FLAGS["expiration"])
         size = len(body) + self._any(-1, 1, 1000, 2**40) if self._one_in(6) else None
         return Raw(flags, bytes(properties)), None if size is None or size < 0 else size
 
