@@ -76,10 +76,9 @@ def _error_body(content: bytes, api_key: SecretStr) -> dict[str, Any]:
 
 
 def _scrubbed(value: Any, api_key: SecretStr) -> Any:
-    """The value, with the key taken out of every text."""
+    """The value, with the key taken out of every text, and with no number that can't be written again."""
     secret = orjson.dumps(api_key.get_secret_value())[1:-1]
-    text = to_json(value)
-    return from_json(text.replace(secret, b"[key]")) if secret in text else value
+    return orjson.loads(to_json(value).replace(secret, b"[key]"))
 
 
 def _code(value: object) -> str:
