@@ -87,7 +87,7 @@ class ByteFuzzer:
 
     def _mutated(self, raw: Raw, body: bytes) -> tuple[Raw, int | None]:
         """Properties with bytes, flags or a size of the body that may be wrong."""
-        # A shorter time to live would have RabbitMQ end the message by itself, beside the worker that answers.
+        # With a shorter time to live RabbitMQ would end the message, beside the worker that answers it.
         if raw.flags & FLAGS["expiration"]:
             return raw, None
         properties = bytearray(raw.properties)
