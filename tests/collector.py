@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import names
 from contracts.messages import GenerationResult
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 BODY = b'{"path": "/moderations", "body": {"model": "omni-moderation-latest", "input": "hello"}}'
 
@@ -41,7 +41,7 @@ class Collector:
         message = Message(body, message_id=request_id, reply_to=self.queue, **properties)
         await self._exchange.publish(message, self._bot)
 
-    async def have(self, count: int, *, within_s: float = 30) -> None:
+    async def have(self, count: int, *, within_s: float = PATIENCE_S) -> None:
         """Wait for so many answers."""
 
         async def there() -> bool:

@@ -34,7 +34,10 @@ from workers.keys.key import Limits
 from workers.keys.registry import KeyRegistry
 
 ACTOR = "test"
-READY_S = 60.0
+READY_S = 120.0
+#: What a wait may take on a machine that is busy with something else, in seconds: it costs nothing where all
+#: is well.
+PATIENCE_S = 90.0
 #: Set by pytest, so that processes start with their imports done; a bench measures them as they are.
 PRELOAD = "KEYWAY_TESTS_PRELOAD"
 
@@ -50,7 +53,11 @@ def child_environment(**own: str) -> dict[str, str]:
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, *, within_s: float = 20.0, every_s: float = 0.05
+    condition: Callable[[], Awaitable[bool]],
+    what: str,
+    *,
+    within_s: float = PATIENCE_S,
+    every_s: float = 0.05,
 ) -> None:
     """Wait for a state that comes by itself; fail saying what did not come."""
     deadline = time.monotonic() + within_s
@@ -107,7 +114,7 @@ class Service:
 
         await eventually(there, f"{text!r} in {self.log}", within_s=within_s)
 
-    async def stop(self, how: signal.Signals = signal.SIGTERM, *, within_s: float = 40.0) -> int:
+    async def stop(self, how: signal.Signals = signal.SIGTERM, *, within_s: float = PATIENCE_S) -> int:
         if self.process.returncode is None:
             self.process.send_signal(how)
         async with asyncio.timeout(within_s):
@@ -207,24 +214,51 @@ class World:
         return [call for call in calls if call["key"].startswith(f"{automation}-")]
 
     async def start(
-        self, *arguments: str, ready: str, clock_offset_s: int = 0, **environment: str
+        self,
+        *arguments: str,
+        ready: str,
+        clock_offset_s: int = 0,
+        constants: str = "",
+        **environment: str,
     ) -> Service:
+        """Start a service and wait until it says that it is ready.
+
+        Args:
+            arguments: what is said on the command line.
+            ready: the log event that says so.
+            clock_offset_s: how wrong the clock of its machine is.
+            constants: `module.NAME=VALUE …`, which it has other values of.
+            environment: what it has beside the world's.
+        """
         log = self.folder / f"{arguments[0]}-{len(self.services)}.log"
         module = ["workers.cli.main"]
         if clock_offset_s:
             module = ["tests.wrong_clock", str(clock_offset_s), *module]
+        if constants:
+            module = ["tests.altered", *constants.split(), "--", *module]
         service = await Service.start(log, {**self.environment, **environment}, *module, *arguments)
         self.services.append(service)
         await service.wait_for(ready)
         return service
 
-    async def start_worker(self, *, clock_offset_s: int = 0, **environment: str) -> Service:
-        return await self.start("worker", ready="worker_ready", clock_offset_s=clock_offset_s, **environment)
+    async def start_worker(
+        self, *, clock_offset_s: int = 0, constants: str = "", **environment: str
+    ) -> Service:
+        return await self.start(
+            "worker",
+            ready="worker_ready",
+            clock_offset_s=clock_offset_s,
+            constants=constants,
+            **environment,
+        )
 
-    async def silence_workers(self) -> None:
-        """Let the half minute of silence be over by which workers that do not answer are known for dead."""
+    async def silence_workers(self, *ids: str) -> None:
+        """Let the half minute of silence be over by which workers that do not answer are known for dead.
+
+        By default those that there are; a test that names some has others that live.
+        """
         silent = {"$set": {"alive_until": datetime.now(UTC) - timedelta(minutes=1)}}
-        await self.mongo.workers.update_many({}, silent)
+        await self.mongo.workers.update_many({"_id": {"$in": ids}} if ids else {}, silent)
 
     async def start_accounting(self, **environment: str) -> Service:
         return await self.start("accounting", ready="accounting_ready", clock_offset_s=0, **environment)
@@ -324,7 +358,7 @@ class World:
                 output=cast("BinaryIO", output),
                 error=cast("BinaryIO", error),
             )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(READY_S):
                 status = await process.wait()
             output.seek(0)
             error.seek(0)

@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from contracts.messages import GenerationResult, KeyLease
 from infra.mongo import Document
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 DIRECT = "amq.rabbitmq.reply-to"
 
@@ -34,7 +34,7 @@ class Bot:
         await self.send(
             body, reply_to=DIRECT, message_id=message_id or correlation_id, correlation_id=correlation_id
         )
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             reply = await waiting
         if reply.type == "key.lease.v1":
             return KeyLease.model_validate_json(reply.body)

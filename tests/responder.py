@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from contracts import names
 from infra.direct_addresses import DirectAddresses
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 
 def result(request_id: str, bot: str, **changes: Any) -> dict[str, Any]:
@@ -105,5 +105,5 @@ class Responder:
 
     async def take(self) -> Asked:
         """The next request."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._taken.get()

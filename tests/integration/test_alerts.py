@@ -216,16 +216,23 @@ async def test_what_comes_and_goes_is_told_of_once_and_then_less_and_less(unserv
 
 async def test_one_process_has_a_duty_until_it_gives_it_up_or_dies(unserved: World) -> None:
     name = secrets.token_hex(4)
-    first, second = (Duty(unserved.mongo, name, holder, lapse_s=1.0) for holder in ("a", "b"))
+    first, second = (Duty(unserved.mongo, name, holder, lapse_s=3600) for holder in ("a", "b"))
     assert await first.claim()
     assert not await second.claim()
     assert await first.claim()
     await first.give_up()
     assert not first.is_held
     assert await second.claim()
+    assert not await first.claim()
+
+
+async def test_the_duty_of_one_that_is_silent_is_taken_over(unserved: World) -> None:
+    name = secrets.token_hex(4)
+    silent, other = Duty(unserved.mongo, name, "a", lapse_s=0.2), Duty(unserved.mongo, name, "b")
+    await silent.claim()
 
     async def taken_over() -> bool:
-        return await first.claim()
+        return await other.claim()
 
     await eventually(taken_over, "the duty of one that is silent")
-    assert not second.is_held
+    assert not silent.is_held

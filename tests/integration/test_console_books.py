@@ -95,9 +95,9 @@ async def test_a_request_shows_its_attempts_and_where_its_time_went(console: Con
 async def test_a_request_under_way_is_seen(console: Console) -> None:
     world = console.world
     slow = await world.add_automation()
-    await world.add_key(slow, "Primary", {"latency_ms": 4000})
+    await world.add_key(slow, "Primary", {"held": True})
     async with world.client(slow) as keyway:
-        await keyway.submit("/chat/completions", CHAT, name="kept", request_id="slow", timeout=20)
+        await keyway.submit("/chat/completions", CHAT, name="kept", request_id="slow")
 
         async def seen() -> bool:
             return await ids(console, automation_id=slow, status="running") == ["slow"]
@@ -105,6 +105,7 @@ async def test_a_request_under_way_is_seen(console: Console) -> None:
         await eventually(seen, "the request is under way")
         found = await console.viewer.get(f"/api/requests/{slow}/slow")
         assert (found["summary"]["status"], found["worker"] is not None) == ("running", True)
+    await world.script(slow, "Primary")
 
 
 async def test_usage_adds_up_in_every_dimension(console: Console, bot: str) -> None:

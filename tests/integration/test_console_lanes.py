@@ -41,7 +41,7 @@ async def test_an_automation_is_added_and_its_token_is_shown_once(console: Conso
 
 async def test_a_paused_lane_waits_and_what_is_in_hand_is_finished(console: Console) -> None:
     bot = await console.world.add_automation()
-    await console.world.add_key(bot, "Primary", {"latency_ms": 1500})
+    await console.world.add_key(bot, "Primary", {"held": True})
     async with console.world.client(bot) as keyway:
         in_hand = asyncio.create_task(keyway.generate("/chat/completions", CHAT))
 
@@ -56,6 +56,7 @@ async def test_a_paused_lane_waits_and_what_is_in_hand_is_finished(console: Cons
 
         await eventually(left, "no worker consumes the lane")
         waiting = asyncio.create_task(keyway.generate("/chat/completions", CHAT))
+        await console.world.script(bot, "Primary")
         assert (await in_hand).status == "succeeded"
 
         async def seen() -> bool:

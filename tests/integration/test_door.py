@@ -14,7 +14,7 @@ from contracts import Keyway, names
 from contracts.errors import AutomationDisabledError, PublishError
 from contracts.messages import Outcome, UsageRecorded
 from tests.collector import BODY, Collector
-from tests.harness import ACTOR, World, eventually
+from tests.harness import ACTOR, PATIENCE_S, World, eventually
 
 
 @pytest.fixture(params=["own", "next"])
@@ -105,7 +105,7 @@ async def test_an_automation_reads_no_queue_but_its_own(
         channel = await connection.channel()
         found = await channel.get_queue(queue.format(bot=bot, other=other), ensure=False)
         with pytest.raises(ChannelAccessRefused):
-            await found.get(timeout=5)
+            await found.get(timeout=PATIENCE_S)
         await operator.queue_delete(f"replies.{other}")
 
 

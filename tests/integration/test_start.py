@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from infra.local.ports import choose_ports
 from tests.harness import Service, World
 
 
@@ -48,7 +49,7 @@ async def test_a_worker_waits_for_a_mongodb_that_is_not_there_yet_and_says_so(wo
     where = world.environment["KEYWAY_MONGO_URL"].removeprefix("mongodb://").partition("/")[0]
     host, _, port = where.partition(":")
     relay = Relay(host, int(port))
-    await relay.bind()
+    relay.bind()
     worker = await Service.start(
         world.folder / "waiting.log",
         {**world.environment, "KEYWAY_MONGO_URL": f"mongodb://127.0.0.1:{relay.port}/?directConnection=true"},
@@ -126,12 +127,9 @@ class Relay:
         self.port = 0
         self.server: asyncio.Server | None = None
 
-    async def bind(self) -> None:
+    def bind(self) -> None:
         """Take a free port, without answering there."""
-        probe = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        self.port = probe.sockets[0].getsockname()[1]
-        probe.close()
-        await probe.wait_closed()
+        self.port = choose_ports({"relay": None}, {})["relay"]
 
     async def listen(self) -> None:
         self.server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)

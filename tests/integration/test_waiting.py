@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +13,15 @@ from contracts import GenerationResult, Keyway
 from contracts.errors import DeadlineExceededError
 from tests.collector import BODY, Collector
 from tests.harness import World, eventually
+from workers.generation import lanes
 from workers.keys.key import Limits
+from workers.keys.limits import SPAN_S
 
 
-async def ask(keyway: Keyway, number: int, **body: Any) -> GenerationResult:
+async def ask(keyway: Keyway, number: int, **options: Any) -> GenerationResult:
     messages = [{"role": "user", "content": f"request {number}"}]
-    return await keyway.generate(
-        "/chat/completions", model="gpt-4o-mini", messages=messages, timeout=170, **body
-    )
+    options.setdefault("timeout", 170)
+    return await keyway.generate("/chat/completions", model="gpt-4o-mini", messages=messages, **options)
 
 
 async def fill(world: World, bot: str) -> None:
@@ -48,13 +48,12 @@ async def test_a_lane_without_room_for_long_is_paused_and_its_requests_wait_in_t
             queue = await shared.admin.call("GET", f"queues/{{vhost}}/requests.{bot}")
             return (queue.get("messages_ready"), queue.get("messages_unacknowledged")) == (7, 0)
 
-        await eventually(waits_in_the_queue, "7 requests back in the queue", within_s=20)
+        await eventually(waits_in_the_queue, "7 requests back in the queue")
         assert sum(task.done() for task in asking) == 5
 
         # A second key makes room: the lane is resumed by the change, not when the minute is over.
         await shared.add_key(bot, "Backup")
-        async with asyncio.timeout(10):
-            results = await asyncio.gather(*asking)
+        results = await asyncio.gather(*asking)
     assert [result.key_alias for result in results].count("Backup") == 7
     assert len(await shared.journal(bot)) == 12
     await shared.assert_books_equal_journal(bot)
@@ -67,90 +66,90 @@ async def test_a_request_that_can_not_be_served_before_its_deadline_fails_at_onc
     await shared.add_key(bot, "Primary", limits=Limits(requests_per_minute=1))
     async with shared.client(bot) as keyway:
         await ask(keyway, 1)
-        began = time.time()
+        deadline = datetime.now(UTC) + timedelta(seconds=30)
         with pytest.raises(DeadlineExceededError) as refused:
             await keyway.generate("/moderations", input="hello", timeout=30)
-    assert time.time() - began < 5
+        assert datetime.now(UTC) < deadline, "it did not wait for its deadline"
     assert refused.value.retry_at is not None
-    assert 50 < refused.value.retry_at.timestamp() - began < 70
+    assert deadline < refused.value.retry_at < deadline + timedelta(seconds=SPAN_S)
 
 
-async def test_ten_thousand_requests_without_room_do_not_slow_another_lane(shared: World) -> None:
+def turns(world: World, bot: str) -> int:
+    """How often a worker has taken requests from a bot's lane and found that there is no room."""
+    return sum(
+        event["event"] == "lane_paused" and event["automation_id"] == bot
+        for service in world.services
+        for event in service.events()
+    )
+
+
+async def test_ten_thousand_requests_without_room_cost_another_lane_no_turns(shared: World) -> None:
     stuck, free = await shared.add_automation(), await shared.add_automation()
     await shared.add_key(stuck, "Primary", limits=Limits(requests_per_minute=1))
     await shared.add_key(free, "Primary")
-
-    async def p99_s() -> float:
-        """Of the quietest of four rounds, since what disturbs a machine only adds."""
-        rounds = []
-        async with shared.client(free) as keyway:
-            for _ in range(4):
-                took = []
-                for number in range(100):
-                    began = time.perf_counter()
-                    await ask(keyway, number)
-                    took.append(time.perf_counter() - began)
-                rounds.append(sorted(took)[98])
-        return min(rounds)
-
-    alone = await p99_s()
-    async with shared.connection.channel() as channel:
+    async with shared.connection.channel() as channel, shared.client(free) as keyway:
         requests = await channel.get_exchange("requests", ensure=False)
         body = b'{"path": "/moderations", "body": {"input": "hello"}}'
-        for _ in range(10):
+        for number in range(10):
             await asyncio.gather(*(requests.publish(Message(body), stuck) for _ in range(1000)))
-        beside = await p99_s()
+            await ask(keyway, number)
 
         async def wait_in_the_queue() -> bool:
             queue = await shared.admin.call("GET", f"queues/{{vhost}}/requests.{stuck}")
             return bool(queue.get("messages_ready", 0) >= 9990 and queue.get("consumers") == 0)
 
         await eventually(wait_in_the_queue, "the others in their queue")
+        before = turns(shared, stuck)
+        for number in range(10, 110):
+            await ask(keyway, number)
+        # Between turns a lane without room costs nothing: nobody has its requests in hand.
+        assert turns(shared, stuck) - before < 10
+        await eventually(wait_in_the_queue, "the others still in their queue")
         await shared.admin.call("DELETE", f"queues/{{vhost}}/requests.{stuck}/contents")
-    # A machine that tests run on is noisy; a lane behind the other's 10,000 would take minutes.
-    assert beside < 1.5 * alone + 0.05
+    # One after the other, each at its turn: none waited for any of the 10,000.
+    assert len(await shared.journal(free)) == 110
 
 
-async def test_a_change_resumes_a_paused_lane_within_a_second_and_within_thirty_when_its_event_is_missed(
-    world: World,
-) -> None:
-    bots = [await world.add_automation() for _ in range(2)]
+@pytest.mark.parametrize("is_missed", [False, True], ids=["by its event", "though its event is missed"])
+async def test_a_change_resumes_a_paused_lane(world: World, is_missed: bool) -> None:
+    # Without looking again by themselves, workers have the event alone; and without it that look.
+    look_again_s = 1 if is_missed else 3600
+    assert max(lanes.RELOAD_S, lanes.LONGEST_PAUSE_S) < 30
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary")
     await world.start_accounting()
-    await world.start_worker()
-    took = []
-    for bot, is_missed in zip(bots, (False, True), strict=True):
-        await fill(world, bot)
-        async with world.client(bot) as keyway:
-            asking = asyncio.create_task(ask(keyway, 1))
+    constants = (f"{lanes.__name__}.{name}={look_again_s}" for name in ("RELOAD_S", "LONGEST_PAUSE_S"))
+    await world.start_worker(constants=" ".join(constants))
+    cooled = {"$set": {"cooled_until": datetime.now(UTC) + timedelta(hours=1)}}
+    await world.mongo.keys.update_one({"automation_id": bot}, cooled)
+    async with world.client(bot) as keyway:
+        asking = asyncio.create_task(ask(keyway, 1, timeout=7200))
+        await eventually(lambda: is_paused(world, bot), "the lane paused")
+        if is_missed:
+            await unbind_changes(world)
+        await world.mongo.keys.update_one({"automation_id": bot}, {"$unset": {"cooled_until": ""}})
+        await world.keys.change(bot, "Primary", limits={"requests_per_minute": None})
+        assert (await asking).status == "succeeded"
 
-            async def paused(bot: str = bot) -> bool:
-                return await is_paused(world, bot)
 
-            await eventually(paused, "the lane paused")
-            if is_missed:
-                for queue in await world.admin.queues():
-                    if queue["name"].startswith("reload."):
-                        await world.admin.call("DELETE", f"queues/{{vhost}}/{queue['name']}/contents")
-                        path = f"bindings/{{vhost}}/e/events/q/{queue['name']}"
-                        for binding in await world.admin.call("GET", path):
-                            await world.admin.call("DELETE", f"{path}/{binding['properties_key']}")
-            began = time.monotonic()
-            await world.keys.change(bot, "Primary", limits={"requests_per_minute": None})
-            assert (await asking).status == "succeeded"
-            took.append(time.monotonic() - began)
-    by_event, missed = took
-    assert by_event < 1
-    assert 1 < missed < 30
+async def unbind_changes(world: World) -> None:
+    """Let no worker hear of changes."""
+    for queue in await world.admin.queues():
+        if queue["name"].startswith("reload."):
+            await world.admin.call("DELETE", f"queues/{{vhost}}/{queue['name']}/contents")
+            path = f"bindings/{{vhost}}/e/events/q/{queue['name']}"
+            for binding in await world.admin.call("GET", path):
+                await world.admin.call("DELETE", f"{path}/{binding['properties_key']}")
 
 
 async def test_a_request_that_would_expire_before_there_is_room_fails_at_once(shared: World) -> None:
     bot = await shared.add_automation()
     await fill(shared, bot)
     async with Collector(shared, bot) as collector:
-        began = time.monotonic()
+        expires = datetime.now(UTC) + timedelta(seconds=20)
         await collector.ask("no-time", expiration=20)
         answer = await collector.answer()
-    assert time.monotonic() - began < 10
+    assert datetime.now(UTC) < expires, "it did not wait until it would have expired"
     assert answer.error is not None
     assert answer.error.code == "deadline_exceeded"
     assert answer.error.retry_at is not None

@@ -64,6 +64,8 @@ class KeyState:
     window: Window = field(default_factory=Window)
     #: End of `rate_limited_for_ms`; None before the first call.
     refusing_until: float | None = None
+    #: Set when the key has another script.
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 #: Who comes without a key.
@@ -104,6 +106,8 @@ class Provider:
     def configure(self, script: Script) -> None:
         """Follow another script; what a key of the same name has used still counts."""
         windows = {name: state.window for name, state in self._states.items()}
+        for state in self._states.values():
+            state.replaced.set()
         self._states = {key.name: KeyState(key, windows.get(key.name, Window())) for key in script.keys}
         self._index(script)
 
@@ -116,6 +120,8 @@ class Provider:
         script = self.script.with_key(key)
         before = self._states.get(key.name)
         self._states[key.name] = KeyState(key, before.window if before else Window())
+        if before:
+            before.replaced.set()
         self._index(script)
 
     def _index(self, script: Script) -> None:
@@ -217,6 +223,8 @@ class Provider:
         if fault == "hang":
             draft.outcome = "hang"
             await asyncio.Event().wait()
+        if state.script.held:
+            await state.replaced.wait()
         if work.stream and fault in {None, "cut"}:
             return await self._stream(request, draft, state, work, latency_s, cut=fault == "cut")
         if latency_s:

@@ -72,6 +72,7 @@ class KeyScript(_Frozen):
     error_rate: Share = Field(default=0, description="500.")
     overloaded_rate: Share = Field(default=0, description="503.")
     hang_rate: Share = Field(default=0, description="No answer until the client goes.")
+    held: bool = Field(default=False, description="No answer until the key has another script.")
     broken_json_rate: Share = Field(default=0, description="200 with a body that is not JSON.")
     cut_stream_rate: Share = Field(
         default=0, description="The connection closes in the middle of a stream; other calls are spared."
