@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 4
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 .PHONY: help setup up test chaos check format schemas bench soak screenshots lock clean
 
 help: ## Print this list
@@ -17,7 +17,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 up: setup ## Run the whole stack on this machine and send one real generation through it (Ctrl-C stops it)
 	@$(BIN)/keyway up
 
-test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time; most of them wait)
+test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time, as many as cores)
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup ## Lint, format, types, layering
@@ -36,7 +36,7 @@ schemas: setup ## Write contracts/schemas and contracts/asyncapi.json anew from 
 
 chaos: setup ## Kill and stall what Keyway stands on, in the long form (docs/reliability.md)
 	@rm -f chaos-report.jsonl
-	@KEYWAY_CHAOS_REPORT=chaos-report.jsonl $(BIN)/pytest --chaos long -n 3 --dist worksteal tests/chaos $(ARGS)
+	@KEYWAY_CHAOS_REPORT=chaos-report.jsonl $(BIN)/pytest --chaos long -n $(JOBS) --dist worksteal tests/chaos $(ARGS)
 	@cat chaos-report.jsonl
 
 bench: setup ## Measure against peers and goals (docs/performance.md); QUICK=1: 3 minutes, WRITE=1: the page anew

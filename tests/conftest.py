@@ -1,9 +1,12 @@
 """Real services for the whole run: those that the environment names, or our own."""
 
 import os
+import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,14 @@ from anyio.from_thread import start_blocking_portal
 from infra.local.stack import backing_services
 from tests.console import Console, open_console
 from tests.harness import PRELOAD, World, new_world
+from tests.preloaded import BYTECODE
 
 os.environ[PRELOAD] = "yes"
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
+#: What else the environment may say to a run; nothing of it reaches a test by itself.
+OF_THE_RUN = (*URLS, PRELOAD, "KEYWAY_CHAOS", "KEYWAY_CHAOS_REPORT")
+#: So long before midnight, in seconds, no test is begun that stands on services: books are a day's.
+EVENING_S = 120
 BACKING = pytest.StashKey[ExitStack]()
 
 
@@ -26,6 +34,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("KEYWAY_CHAOS", "quick"),
         help="how long the scenarios of tests/chaos are: quick, or long with all of their figures",
     )
+
+
+if sys.dont_write_bytecode:
+    # Modules compiled anew would take most of the start of each process, those of `-n` included.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(BYTECODE)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
+
+
+def pytest_configure() -> None:
+    """Whatever the caller has set for a Keyway of their own is not for those of the tests."""
+    for name in [name for name in os.environ if name.startswith(("KEYWAY_", "OPENAI_", "OTEL_"))]:
+        if name not in OF_THE_RUN:
+            del os.environ[name]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let midnight pass first."""
+    now = datetime.now(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    left_s = (midnight - now).total_seconds()
+    if left_s < EVENING_S and "backing" in getattr(item, "fixturenames", ()):
+        time.sleep(left_s)
 
 
 @pytest.hookimpl(tryfirst=True)

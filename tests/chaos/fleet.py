@@ -46,10 +46,10 @@ class Fleet:
             )
         await self.start()
 
-    async def assert_all_stop(self, *, within_s: float) -> None:
-        """Each ends in order when it is told to, and so soon; one that is busy with something does not."""
+    async def assert_all_stop(self) -> None:
+        """Each ends in order when it is told to; one that is busy with something takes its grace time."""
         workers = list(self._workers.values())
-        assert {await worker.stop(within_s=within_s) for worker in workers} == {0}
+        assert {await worker.stop() for worker in workers} == {0}
 
     def assert_none_restarted(self) -> None:
         """Every worker that was not killed is the process that was started."""

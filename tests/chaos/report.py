@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: From the return of what was away to the first answer, in seconds.
+RECOVERY_S = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -21,3 +24,7 @@ class Report:
         if path := os.environ.get("KEYWAY_CHAOS_REPORT"):
             with Path(path).open("a") as file:
                 file.write(f"{line}\n")
+
+    def assert_recovered(self, after_s: float) -> None:
+        """Fail where it took too long; in the long form alone, since the quick one runs on busy machines."""
+        assert self.form == "quick" or after_s < RECOVERY_S

@@ -18,11 +18,13 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.messages import GenerationResult
 from tests.chaos.judge import Verdict, judge
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 BROKER_AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 CONFIRM_S = 10.0
 RETRY_S = 0.2
+#: Answers by which load is known.
+SOME = 40
 #: How long the provider takes, in milliseconds: so long that what is killed has calls in flight.
 LATENCY = {"latency_ms": {"mean": 150, "sigma": 0.6}}
 
@@ -87,6 +89,10 @@ class Traffic:
 
         await eventually(there, f"{count} answered; {len(self.confirmed)} confirmed", within_s=within_s)
 
+    async def flow(self) -> None:
+        """Wait until some more requests are answered: there is load."""
+        await self.have_answers(len(self.answered) + SOME, within_s=PATIENCE_S)
+
     async def finish(self, *, within_s: float) -> Verdict:
         """Wait until all is confirmed, answered and booked, and judge it."""
 
@@ -99,7 +105,7 @@ class Traffic:
         try:
             await eventually(confirmed, f"all {self.asked} confirmed", within_s=within_s)
             await eventually(answered, f"all {self.asked} answered", within_s=within_s)
-            await eventually(self._booked, "each call booked, and each repeat answered", within_s=30)
+            await eventually(self._booked, "each call booked, and each repeat answered")
         except AssertionError as late:
             (await self._judge()).assert_kept()
             raise AssertionError(f"{late}, though in the end nothing is missing") from None

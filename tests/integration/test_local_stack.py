@@ -31,7 +31,7 @@ from infra.local.stack import Layout, Stack, StackInfo, backing_services
 from infra.mongo import Mongo, Session
 from infra.mongo import connect as connect_mongo
 from tests.chaos.own_services import RABBITMQ_PORTS
-from tests.harness import eventually
+from tests.harness import child_environment, eventually
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL", "KEYWAY_MASTER_KEYS")
@@ -261,17 +261,11 @@ class Keyway:
 
 
 @pytest.fixture
-async def keyway(
-    backing: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Keyway]:
+async def keyway(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[Keyway]:
     name = f"stack-{secrets.token_hex(4)}"
     amqp_url = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
     own = {"KEYWAY_HOME": str(tmp_path), "KEYWAY_AMQP_URL": amqp_url, "KEYWAY_MONGO_DATABASE": name}
-    compiled = {
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp() / "pycache"),
-        "PYTHONDONTWRITEBYTECODE": "",
-    }
-    command = Keyway(tmp_path, {**os.environ, **backing, **own, **compiled})
+    command = Keyway(tmp_path, child_environment(**backing, **own))
     yield command
     await command("down")
     assert marked(tmp_path) == []

@@ -88,10 +88,10 @@ def mongod(folder: Path, secrets: Path, port: int) -> Child:
 async def begin(server: Child, address: str, authority: Path) -> None:
     """What the image's entry point and health.js do: a replica set of one, and its root."""
     tls = f"?tls=true&tlsCAFile={authority}"
-    await initiate_replica_set(f"mongodb://{address}/{tls}")
 
     async def made(_: Child) -> bool:
         try:
+            await initiate_replica_set(f"mongodb://{address}/{tls}")
             root = {"createUser": "root", "pwd": "s3cr3t", "roles": ["root"]}
             await run_command(f"mongodb://{address}/{tls}", root)
         except PyMongoError:
@@ -153,7 +153,7 @@ async def test_a_worker_serves_and_is_healthy_where_every_connection_is_encrypte
     async with encrypted.client(bot) as keyway:
         assert (await keyway.generate("/moderations", input="hello")).status == "succeeded"
     what = "a consumer in the management API"
-    await eventually(lambda: finds_its_worker(encrypted), what, within_s=60, every_s=1)
+    await eventually(lambda: finds_its_worker(encrypted), what, every_s=1)
 
 
 async def test_a_worker_that_trusts_another_authority_ends_with_one_line(
