@@ -40,7 +40,7 @@ async def test_an_alert_and_its_end_are_delivered_to_a_target_that_was_away_and_
         async def tried() -> bool:
             return receiver.refused >= 2
 
-        await eventually(tried, "two tries", within_s=60)
+        await eventually(tried, "two tries")
         (alert,) = await listed(world)
         assert (alert["kind"], alert["severity"], alert["delivery"]) == ("pool_low", "warning", "waiting")
         assert alert["delivery_attempts"] >= 2
@@ -54,14 +54,14 @@ async def test_an_alert_and_its_end_are_delivered_to_a_target_that_was_away_and_
         async def told() -> bool:
             return bool(receiver.lines)
 
-        await eventually(told, "the alert, raised before the restart", within_s=60)
+        await eventually(told, "the alert, raised before the restart")
         await world.keys.set_status(bot, "Primary", "active", "by a person")
-        await eventually(told_of_both, "its end", within_s=60)
+        await eventually(told_of_both, "its end")
 
         async def marked() -> bool:
             return await world.mongo.notices.count_documents({"state": "delivered"}) == 2
 
-        await eventually(marked, "both are marked as delivered", within_s=60)
+        await eventually(marked, "both are marked as delivered")
         (alert,) = await listed(world, "--all")
         assert alert["delivery"] == "delivered"
     assert receiver.lines == [RAISED_LINE.format(bot=bot), RESOLVED_LINE.format(bot=bot)]

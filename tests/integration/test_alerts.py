@@ -42,7 +42,7 @@ async def raised(world: World, kind: str, subject: str) -> None:
         found = await alert(world, kind, subject)
         return found is not None and found["resolved_at"] is None
 
-    await eventually(there, f"{kind} of {subject}", within_s=WITHIN_S)
+    await eventually(there, f"{kind} of {subject}")
 
 
 async def resolved(world: World, kind: str, subject: str) -> None:
@@ -54,7 +54,7 @@ async def resolved(world: World, kind: str, subject: str) -> None:
         seen[:] = [found] if found is not None and found["resolved_at"] is not None else []
         return bool(seen)
 
-    await eventually(over, f"{kind} of {subject} resolved", within_s=WITHIN_S)
+    await eventually(over, f"{kind} of {subject} resolved")
     assert seen[0]["times"] == 1
     notices = world.mongo.notices.find({"alert_id": seen[0]["_id"]}).sort("at", 1)
     assert [notice["change"] async for notice in notices] == [RAISED, RESOLVED], (kind, subject)
@@ -116,7 +116,7 @@ async def a_lane_that_stands(world: World) -> None:
                 lane = await channel.declare_queue(names.lane_queue(bot), passive=True, robust=False)
                 return lane.declaration_result.consumer_count == 0
 
-        await eventually(left, "no worker consumes the lane", within_s=WITHIN_S)
+        await eventually(left, "no worker consumes the lane")
         await collector.ask("r-1")
         await raised(world, "lane_old", bot)
         found = await alert(world, "lane_old", bot)

@@ -256,7 +256,7 @@ async def test_thresholds_are_told_of_once_whoever_accounts_and_however_often_ev
         async def told() -> bool:
             return len(heard) >= 3 and await world.mongo.outbox.count_documents({}) == 0
 
-        await eventually(told, "three crossings", within_s=40)
+        await eventually(told, "three crossings")
         await publish()
         await world.start_accounting()
         await eventually(told, "nothing waits")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 
 async def test_a_client_closes_whatever_its_heartbeat_is_about(unserved: World) -> None:
@@ -38,7 +38,7 @@ async def test_calls_may_be_cancelled_at_any_moment(unserved: World) -> None:
             await asyncio.sleep(moment / 5000)
             for call in calls:
                 call.cancel()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} <= {asyncio.CancelledError}
         assert len(keyway._under_way) == 0

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import Keyway, names
 from contracts.messages import Heartbeat
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.responder import Responder
 
 
@@ -32,7 +32,7 @@ async def heard(world: World, bot: str) -> AsyncIterator[asyncio.Queue[Heartbeat
 
 
 async def next_of(heartbeats: "asyncio.Queue[Heartbeat]") -> Heartbeat:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         return await heartbeats.get()
 
 
@@ -112,4 +112,4 @@ async def test_operators_see_a_client_that_is_there(shared: World) -> None:
                 for line in stdout.splitlines()
             )
 
-        await eventually(listed, "the client in `keyway automations list`", within_s=40)
+        await eventually(listed, "the client in `keyway automations list`")

@@ -8,7 +8,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 
 from infra.consumed_deliveries import ConsumedDelivery, deliveries
 from infra.outgoing_frames import OutgoingFrames
-from tests.harness import World
+from tests.harness import PATIENCE_S, World
 
 if TYPE_CHECKING:
     from aiormq import Channel
@@ -38,7 +38,7 @@ async def test_flushed_acknowledgements_outlive_their_connection_and_the_rest_co
             robust = await connection.channel(publisher_confirms=False)
             channel = cast("Channel", await robust.get_underlay_channel())
             await channel.basic_consume(QUEUE, deliveries(take)(channel))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await all_taken.wait()
             for delivery in taken[:-2]:
                 await delivery.ack()

@@ -12,7 +12,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from contracts import GenerationRequest, GenerationResult, Keyway, PublishError
 from contracts.errors import InvalidReplyError
-from tests.harness import World, child_environment, eventually
+from tests.harness import PATIENCE_S, World, child_environment, eventually
 from tests.responder import Responder
 
 #: Takes one result and is killed over it, before it asks for the next.
@@ -38,6 +38,17 @@ async def collect(keyway: Keyway, name: str = "nightly", *, idle_s: float = 3.0)
     return [result async for result in keyway.results(name, idle_s=idle_s)]
 
 
+async def kept(world: World, bot: str, count: int) -> None:
+    """Wait until so many results are kept, so that whoever collects them has no pause among them."""
+
+    async def there() -> bool:
+        async with world.connection.channel() as channel:
+            queue = await channel.declare_queue(f"replies.{bot}.nightly", passive=True)
+            return (queue.declaration_result.message_count or 0) >= count
+
+    await eventually(there, f"{count} results in the queue")
+
+
 async def consumed(world: World, queue: str) -> bool:
     async with world.connection.channel() as channel:
         try:
@@ -53,7 +64,7 @@ async def test_results_are_collected_later_and_by_another_client(shared: World) 
     async with shared.client(bot) as keyway:
         asked = await submit(keyway, 5)
         assert len(set(asked)) == 5
-        await shared.accounted(bot, 5)
+        await kept(shared, bot, 5)
     async with shared.client(bot) as keyway:
         results = await collect(keyway)
         assert sorted(result.request_id for result in results) == sorted(asked)
@@ -79,6 +90,7 @@ async def test_a_result_whose_collector_is_killed_over_it_comes_again(shared: Wo
             stdout, _ = await process.communicate()
         assert process.returncode == -9
         assert stdout.decode().strip() in asked
+        await kept(shared, bot, 3)
         results = await collect(keyway)
         assert sorted(result.request_id for result in results) == sorted(asked)
 
@@ -101,6 +113,7 @@ async def test_failed_results_are_given_and_not_raised(shared: World) -> None:
     bot = await shared.add_automation()
     async with shared.client(bot) as keyway:
         await submit(keyway, 1)
+        await kept(shared, bot, 1)
         (result,) = await collect(keyway)
     assert result.error is not None
     assert result.error.code == "no_keys"
@@ -124,7 +137,7 @@ async def test_collecting_goes_on_though_the_connection_is_closed_and_the_queue_
             await eventually(lambda: consumed(unserved, queue), "a consumer again")
             await keyway.submit("/moderations", name="nightly", request_id=request_id, input="x")
             await (await worker.take()).result()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await waiting).request_id == request_id
 
         await next_after(asyncio.sleep(0), "r-1")

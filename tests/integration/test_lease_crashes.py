@@ -45,7 +45,7 @@ async def test_a_lease_that_can_not_be_delivered_is_closed_without_a_charge(
         query = {"automation_id": name, "status": "closed", "model": mark}
         return await world.mongo.leases.count_documents(query) == 1
 
-    await eventually(closed, "the lease that nobody got is closed", within_s=60)
+    await eventually(closed, "the lease that nobody got is closed")
 
     async def free() -> bool:
         return await counted(world, name) == (0, 0, 0, 0)
@@ -102,7 +102,7 @@ async def test_a_request_that_is_delivered_again_when_its_lease_is_over_gets_no_
             await bot.send({}, reply_to=DIRECT, message_id="m-1", correlation_id="c-1")
             bot.replies["c-1"] = asyncio.get_running_loop().create_future()
             repeated = bot.replies["c-1"]
-            delivery = await queue.get(timeout=10)
+            delivery = await queue.get(timeout=60)
             await delivery.nack(requeue=True)
         await world.start_leasing()
         async with asyncio.timeout(40):

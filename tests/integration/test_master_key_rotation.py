@@ -40,7 +40,7 @@ class Load:
         async def there() -> bool:
             return len(self.statuses) >= wanted
 
-        await eventually(there, f"{count} further answers", within_s=60)
+        await eventually(there, f"{count} further answers")
 
     def stop(self) -> None:
         self._over.set()

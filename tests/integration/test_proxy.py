@@ -83,7 +83,7 @@ async def proxied(shared: World, tmp_path: Path) -> AsyncIterator[Proxied]:
             assert caddy.pid, caddy.last_line()
             return authority.exists() and authority.stat().st_size > 0
 
-        await eventually(has_authority, f"{authority}; see {caddy.log}", within_s=60)
+        await eventually(has_authority, f"{authority}; see {caddy.log}")
         url = f"https://localhost:{port}"
         trusted = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(authority)))
         async with aiohttp.ClientSession(connector=trusted) as session:
@@ -95,7 +95,7 @@ async def proxied(shared: World, tmp_path: Path) -> AsyncIterator[Proxied]:
                 except aiohttp.ClientError:
                     return False
 
-            await eventually(serves, f"the console at {url}; see {caddy.log}", within_s=60)
+            await eventually(serves, f"the console at {url}; see {caddy.log}")
             yield Proxied(url, session)
     finally:
         await caddy.stop(5)

@@ -64,14 +64,14 @@ class Reader:
         async def there() -> bool:
             return bool(self.results)
 
-        await eventually(there, "the result of a stream", within_s=40)
+        await eventually(there, "the result of a stream")
         return self.results.pop(0)
 
     async def begun(self) -> None:
         async def there() -> bool:
             return bool(self.chunks)
 
-        await eventually(there, "the first chunk", within_s=30)
+        await eventually(there, "the first chunk")
 
     @property
     def text(self) -> str:
@@ -234,7 +234,7 @@ async def test_a_slow_reader_slows_the_provider_down_and_loses_nothing(shared: W
                 found = await look.declare_queue(queue_name, passive=True)
                 return (found.declaration_result.message_count or 0) >= 5
 
-        await eventually(is_full, "a reply queue that is full", within_s=30)
+        await eventually(is_full, "a reply queue that is full")
         indices = []
         async with asyncio.timeout(60):
             async with queue.iterator(no_ack=True) as messages:

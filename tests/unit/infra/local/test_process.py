@@ -16,13 +16,13 @@ READY = """echo '{"event": "ready"}'"""
 async def started(log: Path, script: str) -> Child:
     child = Child("it", ("/bin/sh", "-c", script), ENVIRONMENT, log)
     await child.start()
-    await wait_until_ready(child, logs_event("ready"), timeout_s=20)
+    await wait_until_ready(child, logs_event("ready"), timeout_s=60)
     return child
 
 
 async def test_a_child_that_obeys_is_stopped_in_order(tmp_path: Path) -> None:
     child = await started(tmp_path / "it.log", f"trap 'exit 7' TERM; {READY}; while :; do sleep 0.05; done")
-    await child.stop(grace_s=20)
+    await child.stop(grace_s=60)
     assert await child.wait() == 7
     assert child.pid is None
 
@@ -36,7 +36,7 @@ async def test_a_child_that_does_not_obey_is_killed_after_the_grace(tmp_path: Pa
 async def test_nothing_that_it_started_outlives_it_even_in_another_session(tmp_path: Path) -> None:
     child = await started(tmp_path / "it.log", f"setsid sleep 60 & {READY}; wait")
     assert len(marked(tmp_path)) >= 2
-    await child.stop(grace_s=20)
+    await child.stop(grace_s=60)
     assert marked(tmp_path) == []
 
 
@@ -79,4 +79,4 @@ def test_a_child_ends_with_its_killed_parent(tmp_path: Path) -> None:
     command = (sys.executable, "-c", KILLED_PARENT, str(tmp_path / "it.log"))
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     for process in marked(tmp_path):
-        process.wait(timeout=20)
+        process.wait(timeout=60)

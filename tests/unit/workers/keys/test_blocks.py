@@ -121,7 +121,7 @@ async def test_what_is_left_is_given_back_once() -> None:
     some.begin(block(), NOW + BLOCK_S - 0.01)
     assert some.take(ask(), {KEY.id: KEY}, NOW) is not None
     assert some.calls == 2
-    left = await asyncio.wait_for(given_back.get(), 10)
+    left = await given_back.get()
     assert (left.calls, left.tokens) == (2, 200)
     some.end_all()
     some.end(left)
