@@ -39,7 +39,11 @@ ALLOWED_SLEEPS = {
     ("integration/test_key_life.py", "0.1"): "requests come at a rate",
     ("integration/test_key_life.py", "60"): "the minute in which a key fails",
     ("unit/infra/local/simulator/test_calls.py", "0.001"): "the pause between two looks",
+    ("chaos/proxy.py", "self.answers_take_s"): "a network that takes so long",
     ("unit/workers/generation/test_upstream.py", "30"): "a provider that stalls, and is given up before",
+    ("unit/workers/generation/test_upstream.py", "self.pause_s"): "a reader that takes so long",
+    ("unit/workers/generation/test_call_time.py", "30"): "a provider that stalls, and is given up before",
+    ("unit/workers/generation/test_call_time.py", "A_WHILE_S"): "a reader that takes so long",
 }
 
 
