@@ -23,6 +23,7 @@ from tests.bench import (
     noisy_neighbour,
     page,
     size,
+    stuck_lane,
     worker_cpu,
 )
 from tests.bench.part import Measure, Report, open_bench
@@ -36,6 +37,7 @@ PARTS: dict[str, Measure] = {
     "size": size.report,
     "fleet": fleet.report,
     "noisy_neighbour": noisy_neighbour.report,
+    "stuck_lane": stuck_lane.report,
 }
 QUICK = ("worker_cpu", "added_latency", "in_flight", "accounting_rate", "noisy_neighbour")
 
