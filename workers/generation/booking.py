@@ -6,6 +6,7 @@ from dataclasses import replace
 import structlog
 
 from contracts.messages import Outcome
+from infra.background_tasks import BackgroundTasks
 from workers.generation.journal import Call
 from workers.generation.metrics import RequestMetrics
 from workers.generation.publishing import Publisher
@@ -26,6 +27,7 @@ class Booking:
         """Take what publishes them, and what counts them."""
         self._publisher = publisher
         self._metrics = metrics
+        self._tasks = BackgroundTasks("booking")
 
     def attempt(self, work: Work, attempt: AttemptRecord, settled: asyncio.Future[None]) -> None:
         """Publish an attempt's usage: a failure's as it ends, so that a dead key is seen at once.
@@ -92,7 +94,8 @@ class Booking:
         return event
 
     def _publish_soon(self, work: Work, event: bytes, settled: asyncio.Future[None]) -> None:
-        work.accounted.append(asyncio.create_task(self._publish(work.request, event, settled)))
+        publishing = self._tasks.start("usage", self._publish(work.request, event, settled))
+        work.accounted.append(publishing)
 
     async def _publish(self, request: Request, event: bytes, settled: asyncio.Future[None]) -> None:
         # After the settlement, since accounting raises the pool's count of the day to the ledger's.

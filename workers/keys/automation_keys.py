@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from infra.background_tasks import BackgroundTasks
 from infra.mongo import Mongo
 from workers.budgets.keeper import BudgetKeeper, Claims
 from workers.keys.blocks import BLOCK_S, Block, Blocks
@@ -79,6 +80,7 @@ class PoolParts:
     holds: Holds
     settler: Settler
     call_slots: CallSlots
+    tasks: BackgroundTasks
 
 
 @dataclass(slots=True)
@@ -169,7 +171,7 @@ class AutomationKeys:
         self._waiting.append(waiter)
         self._changed.set()
         if self._server is None:
-            self._server = asyncio.create_task(self._serve())
+            self._server = self._parts.tasks.start(f"keys of {self._id}", self._serve())
         try:
             return await waiter.answer
         except asyncio.CancelledError:

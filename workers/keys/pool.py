@@ -5,8 +5,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import structlog
-
+from infra.background_tasks import BackgroundTasks
 from infra.mongo import Mongo, PyMongoError
 from workers.budgets.keeper import BudgetKeeper
 from workers.keys.automation_keys import AutomationKeys, PoolParts, Reservation, Reserved
@@ -24,7 +23,6 @@ from workers.keys.settler import Settled, Settler
 
 __all__ = ["KeyPool", "Reservation", "Reserved"]
 
-log = structlog.get_logger()
 
 #: How often holds are renewed; well under `expressions.HOLD_S`.
 RENEW_S = 30.0
@@ -47,8 +45,10 @@ class KeyPool:
         self._holds = Holds(worker_id, partial(renew_holds, mongo))
         self._settler = Settler(mongo, self._holds, view=self._view, learn=self._learn, now=self.now)
         self._slots = CallSlots(max_in_flight)
-        self._parts = PoolParts(mongo, self._clock, self._budgets, self._holds, self._settler, self._slots)
-        self._renewal: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks("pool")
+        self._parts = PoolParts(
+            mongo, self._clock, self._budgets, self._holds, self._settler, self._slots, self._tasks
+        )
 
     async def start(self) -> None:
         """Set the clock by MongoDB's, and begin to renew this worker's holds.
@@ -58,16 +58,15 @@ class KeyPool:
         """
         asked_at = time.monotonic()
         self._clock.set((await self._mongo.server_time()).timestamp(), asked_at)
-        self._renewal = asyncio.create_task(self._renew())
+        self._tasks.every(RENEW_S, "holds", self._holds.renew, passes=(PyMongoError,))
+        self._tasks.every(RENEW_S, "budgets", self._budgets.renew, passes=(PyMongoError,))
 
     async def close(self) -> None:
         """Settle what is to be settled, and stop."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            await asyncio.gather(self._renewal, return_exceptions=True)
         await asyncio.gather(*(keys.close() for keys in self._automations.values()))
         await self._settler.drain()
         await self._budgets.close()
+        await self._tasks.close()
 
     def now(self) -> float:
         """The time on MongoDB's clock, in seconds since the epoch."""
@@ -128,7 +127,7 @@ class KeyPool:
         if not reservation.claims:
             return settled
         spent = self._budgets.settle(reservation.claims, settlement.cost_nanousd, self.now())
-        return asyncio.create_task(_both(spent, settled))
+        return self._tasks.start("settlement", _both(spent, settled))
 
     def answered(self, automation_id: str, model: str) -> None:
         """Note that a provider has answered an automation for a model: there is such a one."""
@@ -204,15 +203,6 @@ class KeyPool:
 
     def _learn(self, key: Key) -> None:
         self._of(key.automation_id).learn(key)
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_S)
-            try:
-                await self._holds.renew()
-                await self._budgets.renew()
-            except PyMongoError as error:
-                log.warning("holds_not_renewed", error=type(error).__name__)
 
 
 async def _both(spent: "asyncio.Future[list[None]]", settled: "asyncio.Future[None]") -> None:

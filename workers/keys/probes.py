@@ -104,7 +104,7 @@ class Prober:
 
     async def start(self) -> None:
         """Look for keys that are due, from now on."""
-        self._tasks.keep("look", self._run)
+        self._tasks.every(LOOK_S, "look", self.probe_due, passes=(PyMongoError,))
 
     async def close(self) -> None:
         """Stop; a probe that is under way is repeated by another worker, an interval later."""
@@ -129,14 +129,6 @@ class Prober:
         checks = [self._alone(self._check, key) for key in doubtful]
         await asyncio.gather(*probes, *checks)
         return len(due) + len(doubtful)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.probe_due()
-            except PyMongoError as error:
-                log.warning("probes_delayed", error=type(error).__name__)
-            await asyncio.sleep(LOOK_S)
 
     async def _alone(self, ask: Callable[[Document], Awaitable[None]], key: Document) -> None:
         """Whatever is wrong with one key's document is that key's trouble."""
