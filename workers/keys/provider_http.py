@@ -1,8 +1,7 @@
 """HTTP to providers: connections and headers that the process's environment adds nothing to.
 
-The OpenAI SDK takes an organisation, a project, any headers and an address from the environment of its
-process. Here one process calls with keys of many owners, so nothing but the key's own document may say where
-it goes and what goes with it (docs/decisions/0039).
+One process calls with the keys of many owners, so nothing but a key's own document may say where the key goes
+and what goes with it (docs/decisions/0039).
 """
 
 import ssl
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 
 from infra.errors import UnusableKeyError
 from workers.keys.provider_address import address_problem, proxy_of
+from workers.keys.sdk_client import sdk_headers
 
 #: Time to open a connection, in seconds.
 CONNECT_TIMEOUT_S = 10.0
@@ -24,8 +24,6 @@ MOST_ERROR_BYTES = 64 * 1024
 #: What an unusable key's attempt says in the ledger as the error's code.
 WRONG_ADDRESS = "wrong_base_url"
 WRONG_SECRET = "wrong_api_key_characters"  # noqa: S105  # says what is wrong with one
-
-USER_AGENT = "Keyway"
 
 
 class AnswerTooLargeError(Exception):
@@ -67,13 +65,10 @@ def destination(base_url: object, api_key: SecretStr, *, proxy_from_environment:
     secret = api_key.get_secret_value()
     if not is_sendable(secret):
         raise UnusableKeyError("the API key is empty, or has characters that none has", WRONG_SECRET)
-    headers = {
-        "Accept": "application/json",
-        "User-Agent": USER_AGENT,
-        "Authorization": f"Bearer {secret}",
-    }
     where = str(base_url).rstrip("/")
-    return Destination(where, headers, proxy_of(where) if proxy_from_environment else None)
+    return Destination(
+        where, sdk_headers(where, api_key), proxy_of(where) if proxy_from_environment else None
+    )
 
 
 def is_sendable(secret: str) -> bool:
