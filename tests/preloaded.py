@@ -22,11 +22,10 @@ from pathlib import Path
 from tempfile import gettempdir
 
 ROOT = Path(__file__).parents[1]
-#: What services and commands import; `workers.cli.main` itself is run, not imported.
+#: What services import, without `workers.cli`: its consoles read the environment when they are made.
 MODULES = (
     *("typer.core", "typer.main", "rich.table", "faststream.rabbit", "openai", "uvloop", "aiohttp.web"),
     *("workers.generation.app", "workers.accounting.app", "workers.leasing.app", "workers.console.app"),
-    *("workers.cli.services", "workers.cli.session", "workers.cli.keys", "workers.cli.automations"),
     *("infra.consumed_metrics", "infra.local.simulator.app", "infra.local.simulator.script"),
 )
 #: Compiled modules of the processes that tests start: compiling them anew would take most of a start.

@@ -265,7 +265,7 @@ async def keyway(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[Keywa
     name = f"stack-{secrets.token_hex(4)}"
     amqp_url = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
     own = {"KEYWAY_HOME": str(tmp_path), "KEYWAY_AMQP_URL": amqp_url, "KEYWAY_MONGO_DATABASE": name}
-    command = Keyway(tmp_path, child_environment(**backing, **own))
+    command = Keyway(tmp_path, child_environment(**{**backing, **own}))
     yield command
     await command("down")
     assert marked(tmp_path) == []

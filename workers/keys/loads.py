@@ -3,9 +3,14 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from infra.mongo import Document, Mongo
+import structlog
+
+from infra.mongo import Document, Mongo, PyMongoError
+from infra.mongo_errors import may_pass
 from workers.keys.expressions import is_in_service, normalise
 from workers.keys.key import Limits
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +55,55 @@ class KeyLoad:
 
 
 async def key_loads(mongo: Mongo) -> AsyncIterator[KeyLoad]:
-    """The load of every key.
+    """The load of every key, without those whose document can't be read.
 
     Raises:
-        PyMongoError: MongoDB is away or refused.
+        PyMongoError: MongoDB is away.
     """
-    async for document in mongo.keys.aggregate([normalise(), {"$project": FIELDS}]):
-        yield KeyLoad(
-            document["automation_id"],
-            document["alias"],
-            document["status"],
-            document["is_usable"],
-            Limits(**document["limits"]),
-            document["requests"],
-            document["tokens"],
-            document["day_tokens"],
-            document["held_calls"],
-            document["held_tokens"],
-            document["latency_ms"] / 1000,
-            document["error_rate"],
-        )
+    stages: list[Document] = [normalise(), {"$project": FIELDS}]
+    try:
+        documents = [document async for document in mongo.keys.aggregate(stages)]
+    except PyMongoError as error:
+        if may_pass(error):
+            raise
+        documents = await _readable(mongo, stages)
+    for document in documents:
+        try:
+            load = _load(document)
+        except (KeyError, TypeError):
+            log.warning("key_not_read", automation_id=document.get("automation_id"))
+        else:
+            yield load
+
+
+async def _readable(mongo: Mongo, stages: list[Document]) -> list[Document]:
+    """Ask for one key at a time, and leave out those that MongoDB can't calculate with."""
+    documents: list[Document] = []
+    async for key in mongo.keys.find({}, {"_id": 1}):
+        try:
+            documents += [one async for one in mongo.keys.aggregate([{"$match": key}, *stages])]
+        except PyMongoError as error:
+            if may_pass(error):
+                raise
+            log.warning("key_not_read", key_id=key["_id"], error=type(error).__name__)
+    return documents
+
+
+def _load(document: Document) -> KeyLoad:
+    return KeyLoad(
+        document["automation_id"],
+        document["alias"],
+        document["status"],
+        document["is_usable"],
+        Limits(**document["limits"]),
+        document["requests"],
+        document["tokens"],
+        document["day_tokens"],
+        document["held_calls"],
+        document["held_tokens"],
+        document["latency_ms"] / 1000,
+        document["error_rate"],
+    )
 
 
 def _with_leased(field: str, counted: str) -> Document:
