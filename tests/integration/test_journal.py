@@ -251,7 +251,7 @@ async def test_a_reply_queue_that_is_gone_blocks_nothing_and_the_result_stays_co
 async def test_an_answer_that_is_too_large_to_be_kept_is_delivered_once(shared: World) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary")
-    many = {"model": "text-embedding-3-small", "input": ["x"] * 260, "dimensions": 3072}
+    many = {"model": "text-embedding-3-small", "input": ["x"] * 240, "dimensions": 3072}
     body = json.dumps({"path": "/embeddings", "body": many}).encode()
     async with Collector(shared, bot) as collector:
         await collector.ask("large", body)
@@ -259,7 +259,7 @@ async def test_an_answer_that_is_too_large_to_be_kept_is_delivered_once(shared: 
         await collector.have(2)
     first, second = sorted(collector.answers, key=lambda answer: answer.replayed)
     assert first.response is not None
-    assert len(first.response["data"]) == 260
+    assert len(first.response["data"]) == 240
     assert second.error is not None
     assert "too large to be kept" in second.error.message
     assert len(await shared.journal(bot)) == 1

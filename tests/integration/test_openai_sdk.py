@@ -376,7 +376,7 @@ async def test_a_streamed_request_under_a_known_id_is_repeated_with_its_chunks(s
         assert len(await shared.journal(name)) == 1
 
 
-async def test_an_answer_that_was_not_streamed_can_not_be_repeated_in_chunks(shared: World) -> None:
+async def test_an_idempotency_key_that_is_used_again_with_another_body_is_refused(shared: World) -> None:
     _, bot = await new_bot(shared)
     asked: dict[str, Any] = {
         "model": MODEL,
@@ -385,7 +385,7 @@ async def test_an_answer_that_was_not_streamed_can_not_be_repeated_in_chunks(sha
     }
     async with bot.ways("async") as ways:
         await ways.queue.ask(lambda client: client.responses.create(**asked))
-        with pytest.raises(openai.ConflictError, match="was answered before, and has no chunks"):
+        with pytest.raises(openai.BadRequestError, match="was used before"):
             await ways.queue.ask(lambda client: client.responses.create(**asked, stream=True))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import bson
 from aio_pika import ExchangeType
 
-from contracts.errors import GenerationError, InternalError
+from contracts.errors import GenerationError, NoUsableKeyError
 from tests.harness import World, eventually
 
 
@@ -90,7 +90,7 @@ async def test_a_ciphertext_that_is_moved_to_another_key_opens_nothing_and_blame
         async def nothing_opens() -> bool:
             try:
                 await keyway.generate("/moderations", input="hello")
-            except InternalError as error:
+            except NoUsableKeyError as error:
                 return "no master key" in str(error)
             return False
 

@@ -201,7 +201,7 @@ async def test_a_client_that_goes_away_stops_the_call_and_pays_for_what_was_prod
     # Asked again under its id it is done anew, since there was no answer.
     await shared.script(bot, "Primary")
     async with Reader(shared, bot) as reader:
-        await reader.ask("s-1", chat())
+        await reader.ask("s-1", chat("word " * 500))
         result = await reader.result()
     assert (result.status, result.replayed) == ("succeeded", False)
     assert reader.chunks[0].restarted
