@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from contracts.connection import BROKER_TIMEOUT_S, ChannelLostError, on_channel
+from contracts.connection import BROKER_TIMEOUT_S, ChannelLostError, close, on_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,10 @@ class ConsumerChannels:
             found = self._by_prefetch.get(prefetch)
             if found is None or found.channel.is_closed:
                 channel = await self._open()
-                await on_channel(channel.basic_qos(prefetch_count=prefetch, timeout=BROKER_TIMEOUT_S))
+                try:
+                    await on_channel(channel.basic_qos(prefetch_count=prefetch, timeout=BROKER_TIMEOUT_S))
+                except BaseException:
+                    await asyncio.shield(close(channel))
+                    raise
                 found = self._by_prefetch[prefetch] = ConsumerChannel(channel)
             return found
