@@ -99,6 +99,9 @@ class Fuzzer:
             "delivery_mode": self._any(1, 2),
         }
         headers = self._headers() if self._one_in(2) else {}
+        if "x-death" in headers:
+            # RabbitMQ would add its own death to the forged one, which then answers for the request.
+            properties["expiration"] = None
         return Fuzzed(number, self._body(), reply_to, properties, {**headers, NUMBER_HEADER: number})
 
     def _reply_address(self) -> str | None:
