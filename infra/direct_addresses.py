@@ -86,6 +86,11 @@ class DirectAddresses:
             TimeoutError: no answer came.
             AMQPError: RabbitMQ is away, or closed the connection over this address.
         """
+        # Cancelled in the moment in which RabbitMQ closes the channel, aiormq would write to it once more,
+        # and RabbitMQ would close the connection.
+        return await asyncio.shield(self._look(address, automation_id))
+
+    async def _look(self, address: str, automation_id: str) -> bool:
         async with self._looking:
             if self._failed.get(address, 0) >= MOST_LOOKS:
                 return False

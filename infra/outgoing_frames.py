@@ -25,8 +25,8 @@ class OutgoingFrames:
     def __init__(self, connection: Connection) -> None:
         """Take the connection; `of` finds that of a channel."""
         self._queue = connection.write_queue
-        self._waiting: list[bytes] = []
-        self._portions: deque[bytes] = deque()
+        self._waiting: list[tuple[Channel, bytes]] = []
+        self._portions: deque[tuple[Channel, bytes]] = deque()
         self._tasks = BackgroundTasks("frames")
         self._writing: asyncio.Task[None] | None = None
         connection.closing.add_done_callback(self._stop)
@@ -41,13 +41,13 @@ class OutgoingFrames:
         return found
 
     def send(self, channel: Channel, frames: bytes) -> None:
-        """Have a channel's encoded frames written soon; they are lost with the connection.
+        """Have a channel's encoded frames written soon; they are lost with the channel or the connection.
 
         Raises:
             ChannelInvalidStateError: the channel is closed.
         """
         _require_open(channel)
-        self._waiting.append(frames)
+        self._waiting.append((channel, frames))
         self._start()
 
     def send_at_leisure(self, channel: Channel, frames: Iterable[bytes]) -> None:
@@ -59,7 +59,7 @@ class OutgoingFrames:
             ChannelInvalidStateError: the channel is closed.
         """
         _require_open(channel)
-        self._portions.extend(frames)
+        self._portions.extend((channel, portion) for portion in frames)
         self._start()
 
     async def flush(self) -> None:
@@ -74,10 +74,11 @@ class OutgoingFrames:
     async def _write(self) -> None:
         try:
             while self._waiting or self._portions:
-                payload = b"".join(self._waiting)
-                self._waiting.clear()
                 if self._portions:
-                    payload += self._portions.popleft()
+                    self._waiting.append(self._portions.popleft())
+                # A frame after the answer to RabbitMQ's Channel.Close would cost the connection.
+                payload = b"".join([frames for channel, frames in self._waiting if _is_open(channel)])
+                self._waiting.clear()
                 written = asyncio.get_running_loop().create_future()
                 await self._queue.put(ChannelFrame(payload, should_close=False, drain_future=written))
                 await written
@@ -90,5 +91,10 @@ class OutgoingFrames:
 
 
 def _require_open(channel: Channel) -> None:
-    if channel.is_closed:
+    if not _is_open(channel):
         raise ChannelInvalidStateError(f"channel {channel.number} is closed")
+
+
+def _is_open(channel: Channel) -> bool:
+    # aiormq answers RabbitMQ's Channel.Close before the channel counts as closed.
+    return not channel.is_closed and channel._close_exception is None  # noqa: SLF001  # nothing else tells

@@ -8,7 +8,7 @@ import aiohttp
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import Service
+from tests.harness import Service, World
 
 
 def metrics_url(service: Service) -> str:
@@ -20,6 +20,15 @@ def metrics_url(service: Service) -> str:
 def target(service: Service) -> str:
     """The same as Prometheus wants it: `host:port`."""
     return urlsplit(metrics_url(service)).netloc
+
+
+def services(world: World, *kinds: str) -> list[Service]:
+    """The running services of these kinds, by the names of their logs."""
+    return [
+        service
+        for service in world.services
+        if service.log.name.rpartition("-")[0] in kinds and service.process.returncode is None
+    ]
 
 
 @dataclass(frozen=True)

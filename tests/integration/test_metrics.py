@@ -10,7 +10,7 @@ from aio_pika import Message
 from contracts import GenerationError, Keyway, names
 from infra.metrics import OTHER
 from tests.harness import ACTOR, Service, World, eventually
-from tests.scraped import Scraped, scrape, target
+from tests.scraped import Scraped, scrape, services, target
 from workers.keys.facts import find_key
 from workers.keys.key import Limits
 from workers.keys.limits import room, utilisation
@@ -19,15 +19,6 @@ NANO = 1_000_000_000
 REQUESTS = 40
 HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 TIMES = ("queue", "key_wait", "provider", "back_off", "overhead")
-
-
-def services(world: World, *kinds: str) -> list[Service]:
-    """The running services of these kinds, by the names of their logs."""
-    return [
-        service
-        for service in world.services
-        if service.log.name.rpartition("-")[0] in kinds and service.process.returncode is None
-    ]
 
 
 async def ask(keyway: Keyway, text: str, model: str = "gpt-4o-mini") -> str:

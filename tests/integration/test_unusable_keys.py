@@ -12,6 +12,7 @@ from contracts.errors import NoUsableKeyError
 from infra.vault import Vault
 from tests.harness import World, eventually
 from tests.lessee import add_bot, signed_in
+from tests.scraped import scrape, services
 from workers.keys.registry import secret_context
 
 BAD_URL = "https://api.example.com:44e/v1"
@@ -118,6 +119,12 @@ async def test_a_key_whose_document_is_broken_keeps_none_from_the_others(
     status, listed, errors = await shared.cli("keys", "list", bot, "--json")
     assert (status, errors) == (0, "")
     assert {key["alias"] for key in json.loads(listed)} == {"Broken", "Whole"}
+    (accounting,) = services(shared, "accounting")
+
+    async def told() -> bool:
+        return (await scrape([accounting])).sum("keyway_key_status", automation=bot, key="Whole") == 1
+
+    await eventually(told, "the whole key in the metrics", every_s=0.5)
 
 
 async def test_broken_keys_that_are_due_keep_no_other_from_its_probe(shared: World) -> None:

@@ -187,4 +187,7 @@ async def _or_none(reading: Awaitable[Read]) -> Read | None:
             return await reading
     except (PyMongoError, BrokerError, TimeoutError) as error:
         log.warning("fleet_not_read", error=type(error).__name__)
-        return None
+    except Exception:
+        # What the other source says is told all the same.
+        log.exception("fleet_not_read")
+    return None

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from infra.mongo import Document, Mongo, PyMongoError
 from infra.mongo_errors import may_pass
@@ -54,6 +55,9 @@ class KeyLoad:
         return {name: count / limit for name, (count, limit) in used.items() if limit}
 
 
+_LOAD = TypeAdapter(KeyLoad)
+
+
 async def key_loads(mongo: Mongo) -> AsyncIterator[KeyLoad]:
     """The load of every key, without those whose document can't be read.
 
@@ -69,8 +73,8 @@ async def key_loads(mongo: Mongo) -> AsyncIterator[KeyLoad]:
         documents = await _readable(mongo, stages)
     for document in documents:
         try:
-            load = _load(document)
-        except (KeyError, TypeError):
+            load = _LOAD.validate_python(document)
+        except ValidationError:
             log.warning("key_not_read", automation_id=document.get("automation_id"))
         else:
             yield load
@@ -89,23 +93,6 @@ async def _readable(mongo: Mongo, stages: list[Document]) -> list[Document]:
     return documents
 
 
-def _load(document: Document) -> KeyLoad:
-    return KeyLoad(
-        document["automation_id"],
-        document["alias"],
-        document["status"],
-        document["is_usable"],
-        Limits(**document["limits"]),
-        document["requests"],
-        document["tokens"],
-        document["day_tokens"],
-        document["held_calls"],
-        document["held_tokens"],
-        document["latency_ms"] / 1000,
-        document["error_rate"],
-    )
-
-
 def _with_leased(field: str, counted: str) -> Document:
     return {"$add": [{"$sum": f"${field}.{counted}"}, {"$sum": f"$leased.{counted}"}]}
 
@@ -122,6 +109,6 @@ FIELDS: Document = {
     "held_calls": _with_leased("held", "n"),
     "held_tokens": _with_leased("held", "t"),
     "day_tokens": {"$add": ["$day_tokens", _with_leased("held", "t")]},
-    "latency_ms": {"$ifNull": ["$health.latency_ms", 0]},
-    "error_rate": {"$ifNull": ["$health.error_rate", 0]},
+    "latency_s": {"$divide": [{"$ifNull": ["$health.latency_ms", 0]}, 1000]},
+    "error_ratio": {"$ifNull": ["$health.error_rate", 0]},
 }

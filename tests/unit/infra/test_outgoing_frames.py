@@ -27,6 +27,7 @@ class OneChannel:
     connection: Connection
     number: int = 1
     is_closed: bool = False
+    _close_exception: BaseException | None = None
 
 
 def channel_of(connection: Connection) -> "Channel":
@@ -69,3 +70,25 @@ async def test_nothing_is_sent_on_a_closed_channel() -> None:
     closed = cast("Channel", OneChannel(Connection(), is_closed=True))
     with pytest.raises(ChannelInvalidStateError, match="channel 1 is closed"):
         OutgoingFrames.of(closed).send(closed, b"a")
+
+
+async def test_what_waits_is_not_written_once_rabbitmq_has_closed_its_channel() -> None:
+    connection = Connection()
+    closing, other = channel_of(connection), channel_of(connection)
+    outgoing = OutgoingFrames.of(closing)
+    outgoing.send(other, b"first")
+    first = await connection.write_queue.get()
+    outgoing.send(closing, b"a")
+    outgoing.send(other, b"b")
+    outgoing.send_at_leisure(closing, [b"c", b"d"])
+    closing._close_exception = ConnectionError()
+    first.drain()
+    written = b""
+    while b"b" not in written or not connection.write_queue.empty():
+        frame = await connection.write_queue.get()
+        written += frame.payload
+        frame.drain()
+        await asyncio.sleep(0)
+    assert written == b"b"
+    with pytest.raises(ChannelInvalidStateError):
+        outgoing.send(closing, b"e")
