@@ -6,14 +6,13 @@ The pattern is Richardson's "Transactional outbox"; an event may be published tw
 import secrets
 import struct
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 import structlog
 from pydantic import BaseModel
 
 from contracts import names
 from contracts.messages import ConfigChanged
-from infra.mongo import Document, Mongo
+from infra.mongo import Document, Mongo, Session
 
 #: Events that are read and published at a time.
 PAGE = 200
@@ -24,14 +23,32 @@ log = structlog.get_logger()
 
 
 def outgoing(message_type: str, automation_id: str, event: BaseModel) -> Document:
-    """The outbox document of an event; insert it in the transaction that it tells of."""
+    """The outbox document of an event, for `put_into_outbox`."""
     return {
         "_id": secrets.token_hex(12),
         "type": message_type,
         "routing_key": names.event_routing_key(message_type, automation_id),
         "body": event.model_dump_json(by_alias=True).encode(),
-        "at": datetime.now(UTC),
     }
+
+
+async def put_into_outbox(mongo: Mongo, event: Document, session: Session | None = None) -> None:
+    """Have an event published, after those that were put in before it by MongoDB's clock.
+
+    Args:
+        mongo: the database.
+        event: made by `outgoing`.
+        session: of the transaction that the event tells of; None: the event belongs to none.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    await mongo.outbox.update_one(
+        {"_id": event["_id"]},
+        {"$setOnInsert": event, "$currentDate": {"at": True}},
+        upsert=True,
+        session=session,
+    )
 
 
 async def announce(mongo: Mongo, automation_id: str, what: str, actor: str) -> None:
@@ -42,9 +59,13 @@ async def announce(mongo: Mongo, automation_id: str, what: str, actor: str) -> N
         automation_id: whose keys, limits or settings changed.
         what: in a few words.
         actor: who changed it.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
     """
-    event = ConfigChanged(automation_id=automation_id, what=what, actor=actor, occurred_at=datetime.now(UTC))
-    await mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, automation_id, event))
+    now = await mongo.server_time()
+    event = ConfigChanged(automation_id=automation_id, what=what, actor=actor, occurred_at=now)
+    await put_into_outbox(mongo, outgoing(names.CONFIG_CHANGED, automation_id, event))
 
 
 async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[None]]) -> int:

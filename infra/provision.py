@@ -1,7 +1,6 @@
 """An automation's identity: its RabbitMQ user, permissions and lane, and its document."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from aio_pika.abc import AbstractRobustConnection
@@ -71,7 +70,7 @@ class Provisioner:
         await self._declare(lane(automation_id, self._settings))
         await self._declare(lease_queue(automation_id, self._settings))
         token = await self.tokens.create(automation_id)
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         try:
             await self._mongo.automations.insert_one(
                 {"_id": automation_id, **AUTOMATION_DEFAULTS, **(settings or {}), "created_at": now}

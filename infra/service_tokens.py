@@ -7,7 +7,6 @@ token works, or the new one, or both.
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
@@ -99,7 +98,8 @@ class ServiceTokens:
         token = await self._make_user(user, automation_id)
         await self._close_connections(user)
         await self._mongo.automations.update_one(
-            {"_id": automation_id}, {"$set": {"rotation": {"since": datetime.now(UTC), "actor": actor}}}
+            {"_id": automation_id},
+            {"$set": {"rotation.actor": actor}, "$currentDate": {"rotation.since": True}},
         )
         await announce(self._mongo, automation_id, "token rotation begun", actor)
         return Rotation(token, user, replaced="rotation" in before)

@@ -17,7 +17,7 @@ from contracts import names
 from contracts.messages import ConfigChanged, Heartbeat
 from infra.mongo import BulkWriteError, Document, Mongo, connect
 from infra.mongo_errors import may_pass
-from infra.outbox import outgoing, publish_outbox
+from infra.outbox import outgoing, publish_outbox, put_into_outbox
 from infra.vault import Vault
 from tests.builders import NOON, key_document, usage_recorded
 from workers.accounting.booking import Booking
@@ -264,7 +264,7 @@ async def test_a_heartbeat_that_mongodb_refuses_is_dropped_alone(mongo: Mongo) -
 async def test_an_event_that_can_never_be_sent_holds_up_none_behind_it(mongo: Mongo) -> None:
     for number in range(3):
         event = ConfigChanged(automation_id=f"bot-{number}", what="x", actor="cli", occurred_at=NOON)
-        await mongo.outbox.insert_one(outgoing(names.CONFIG_CHANGED, f"bot-{number}", event))
+        await put_into_outbox(mongo, outgoing(names.CONFIG_CHANGED, f"bot-{number}", event))
     sent = []
 
     async def publish(event: Document) -> None:

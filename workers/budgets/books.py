@@ -13,7 +13,7 @@ from contracts.messages import BudgetCrossed
 from infra.alerts import Alert, AlertKind, raise_alert, resolve_alerts
 from infra.money import usd
 from infra.mongo import Document, Mongo, Session
-from infra.outbox import outgoing
+from infra.outbox import outgoing, put_into_outbox
 from infra.totals import total_id
 from workers.budgets.budget import SPENT_PERCENT, Budget, days_of, period_at
 from workers.budgets.reservations import normalise
@@ -118,7 +118,7 @@ async def note_crossings(mongo: Mongo, places: Sequence[Place], now: datetime, s
         is_current = threshold.period == period_at(threshold.budget.window, now.timestamp())
         if threshold.is_crossed and not is_open and (alert is None or is_current):
             await raise_alert(mongo, threshold.alert, now, session)
-            await mongo.outbox.insert_one(threshold.event, session=session)
+            await put_into_outbox(mongo, threshold.event, session)
         elif is_open and not threshold.is_crossed:
             await resolve_alerts(mongo, {"_id": threshold.alert.id}, now, session)
 

@@ -3,13 +3,13 @@
 import os
 import secrets
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryError, TryAgain, stop_after_delay, wait_fixed
 
 from contracts import Keyway
+from infra.alerts import day_of
 from infra.errors import ConflictError, PlatformError
 from infra.mongo import Document
 from workers.cli.generate import answer_text, summary
@@ -59,7 +59,7 @@ async def run_demo(info: "StackInfo", *, upstream: str | None) -> None:
         out.print(answer_text(result), style="bold", highlight=False, markup=False)
         out.print(f"{summary(result)}\n", highlight=False, soft_wrap=True)
         await _wait_until_booked(p, before + len(result.attempts))
-        today = _today()
+        today = day_of(await p.mongo.server_time())
         print_usage(today, Dimension.KEY, await _totals(p, today))
     page = info.amqp_admin_url.get_secret_value().rpartition("@")[2]
     for line in (
@@ -114,7 +114,3 @@ async def _booked_calls(p: Platform) -> int:
 async def _totals(p: Platform, day: str) -> list[Document]:
     query = {"dimension": "key", "day": day, "automation_id": AUTOMATION}
     return [total async for total in p.mongo.usage_daily.find(query).sort("label", 1)]
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from infra.alerts import day_of
 from infra.money import usd
 from infra.mongo import Document
 from infra.totals import SUMMED
@@ -44,17 +45,18 @@ def usage(
         if any(source is not None and source.name == "COMMANDLINE" for source in sources):
             raise typer.BadParameter(f"options of {command} stand behind it: keyway usage {command} …")
         return
-    chosen = _day(day)
+    named = None if day is None else _day(day)
 
-    async def work() -> list[Document]:
+    async def work() -> tuple[str, list[Document]]:
         async with platform() as p:
+            chosen = named or day_of(await p.mongo.server_time())
             query: Document = {"dimension": by.value, "day": chosen, "attempts": {"$ne": 0}}
             if automation is not None:
                 query["automation_id"] = automation
             found = p.mongo.usage_daily.find(query).sort([("automation_id", 1), ("label", 1)])
-            return [total async for total in found]
+            return chosen, [total async for total in found]
 
-    totals = run(work())
+    chosen, totals = run(work())
     if as_json:
         fields = ("automation_id", "subject", "label", *SUMMED)
         head = {"by": by.value, "day": chosen}
@@ -157,9 +159,7 @@ def print_usage(day: str, by: Dimension, totals: list[Document]) -> None:
         err.print(f"{ambiguous} of the calls ended unknown, since their worker died; they count no tokens")
 
 
-def _day(text: str | None) -> str:
-    if text is None:
-        return datetime.now(UTC).date().isoformat()
+def _day(text: str) -> str:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
     except ValueError:

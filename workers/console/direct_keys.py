@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from contracts import names
 from contracts.messages import GenerationResult, KeyLease, KeyLeaseRequest, ResultError, UsageReported
 from infra.errors import BrokerError, PlatformError
+from infra.mongo import Mongo
 
 #: How long a lease may be waited for, in seconds: a leasing worker waits for room for 10 s at the most.
 LEASE_TIMEOUT_S = 20.0
@@ -23,11 +24,13 @@ class LeaseRefusedError(PlatformError):
 
     Attributes:
         error: why, as the leasing worker answers.
+        retry_after_s: when to ask again, in seconds; None: asking again is of no use.
     """
 
-    def __init__(self, error: ResultError) -> None:
+    def __init__(self, error: ResultError, retry_after_s: int | None) -> None:
         super().__init__(error.message)
         self.error = error
+        self.retry_after_s = retry_after_s
 
 
 class NoLeasingError(PlatformError):
@@ -37,9 +40,10 @@ class NoLeasingError(PlatformError):
 class DirectKeys:
     """Asks for keys and reports what was spent on them, for automations that were let in."""
 
-    def __init__(self, connection: AbstractRobustConnection) -> None:
-        """Take a connection that may publish with any routing key."""
+    def __init__(self, connection: AbstractRobustConnection, mongo: Mongo) -> None:
+        """Take a connection that may publish with any routing key, and the database."""
         self._connection = connection
+        self._mongo = mongo
 
     async def lease(self, automation_id: str, request: KeyLeaseRequest) -> KeyLease:
         """Ask for a key.
@@ -48,6 +52,7 @@ class DirectKeys:
             LeaseRefusedError: none is lent.
             NoLeasingError: no leasing worker answers.
             BrokerError: RabbitMQ can't be reached.
+            PyMongoError: MongoDB can't be asked when the one that is refused may come again.
         """
         try:
             async with asyncio.timeout(LEASE_TIMEOUT_S):
@@ -58,7 +63,13 @@ class DirectKeys:
             raise NoLeasingError(f"no leasing worker answered within {LEASE_TIMEOUT_S:g} s") from None
         except (AMQPError, ChannelInvalidStateError, ConnectionError, RuntimeError) as error:
             raise BrokerError(f"no connection to RabbitMQ ({type(error).__name__})") from None
-        return _lease(answer)
+        lease = _lease(answer)
+        if isinstance(lease, KeyLease):
+            return lease
+        if lease.retry_at is None:
+            raise LeaseRefusedError(lease, None)
+        wait = lease.retry_at - await self._mongo.server_time()
+        raise LeaseRefusedError(lease, max(1, round(wait.total_seconds())))
 
     async def report(self, automation_id: str, report: UsageReported) -> None:
         """Report what was spent on a leased key; it is booked once by its `report_id`.
@@ -109,11 +120,10 @@ class DirectKeys:
             return await answer
 
 
-def _lease(answer: AbstractIncomingMessage) -> KeyLease:
-    """Read an answer.
+def _lease(answer: AbstractIncomingMessage) -> KeyLease | ResultError:
+    """Read an answer: a lease, or why there is none.
 
     Raises:
-        LeaseRefusedError: it is a refusal.
         NoLeasingError: it is nothing that a leasing worker answers.
     """
     try:
@@ -124,4 +134,4 @@ def _lease(answer: AbstractIncomingMessage) -> KeyLease:
         raise NoLeasingError("the answer does not follow the contract") from None
     if result.error is None:
         raise NoLeasingError("the answer does not follow the contract")
-    raise LeaseRefusedError(result.error)
+    return result.error

@@ -8,7 +8,7 @@ background.
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 
 from infra.mongo import Document, Mongo
 from infra.totals import SUMMED
@@ -43,9 +43,9 @@ class ModelTotals:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        today = datetime.now(UTC).date()
+        today = (await self._mongo.server_time()).date()
         days = [(today - timedelta(days=number)).isoformat() for number in range(AHEAD)]
-        await self._remember(filter(_is_past, days))
+        await self._remember(day for day in days if _is_past(day, today))
 
     async def read(self, days: Sequence[str]) -> dict[str, DayOfModels]:
         """The sums of each model on each of these UTC days.
@@ -53,10 +53,11 @@ class ModelTotals:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
+        today = (await self._mongo.server_time()).date()
         async with self._reading:
             fresh = time.monotonic() - KEPT_S
             known = {day: sums for day, (at, sums) in self._past.items() if at > fresh}
-            is_past = {day: _is_past(day) for day in days}
+            is_past = {day: _is_past(day, today) for day in days}
             missing = [day for day in days if is_past[day] and day not in known]
             await self._remember(missing)
         known |= {day: self._past[day][1] for day in missing}
@@ -91,5 +92,5 @@ def folded(sums: DayOfModels) -> DayOfModels:
     return dict(ranked[:MOST_MODELS]) | {OTHERS: {name: sum(o[name] for o in rest) for name in SUMMED}}
 
 
-def _is_past(day: str) -> bool:
-    return day < (datetime.now(UTC) - OPEN).date().isoformat()
+def _is_past(day: str, today: date) -> bool:
+    return day < (today - OPEN).isoformat()

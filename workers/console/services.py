@@ -117,7 +117,7 @@ class Services:
     @property
     def direct_keys(self) -> DirectKeys:
         """Lends keys to automations that speak no AMQP."""
-        return DirectKeys(self.connection)
+        return DirectKeys(self.connection, self.mongo)
 
     @property
     def usage(self) -> UsageReports:

@@ -110,9 +110,10 @@ def retry_after_ms(headers: Mapping[str, str], now: float) -> int | None:
     """How long the provider asks to wait, in milliseconds: the longest that it names, if it names any.
 
     `retry-after-ms` and `retry-after` (RFC 9110: seconds, or a date) come first; without them the reset
-    of each limit of which nothing remains (`x-ratelimit-reset-*`, such as `6m0s`).
+    of each limit of which nothing remains (`x-ratelimit-reset-*`, such as `6m0s`). A date counts from the
+    answer's own `date`, where it has one, so that no clock but the provider's has to be right.
     """
-    named = [_milliseconds(headers.get("retry-after-ms")), _retry_after(headers.get("retry-after"), now)]
+    named = [_milliseconds(headers.get("retry-after-ms")), _retry_after(headers, now)]
     waits = [wait for wait in named if wait is not None]
     if not waits:
         waits = [
@@ -168,14 +169,20 @@ def _milliseconds(text: str | None) -> int | None:
         return None
 
 
-def _retry_after(text: str | None, now: float) -> int | None:
+def _retry_after(headers: Mapping[str, str], now: float) -> int | None:
+    text = headers.get("retry-after")
     if text is None:
         return None
     try:
         return round(float(text) * 1000)
     except (ValueError, OverflowError):
         pass
+    until, since = _moment(text), _moment(headers.get("date"))
+    return None if until is None else round((until - (now if since is None else since)) * 1000)
+
+
+def _moment(text: str | None) -> float | None:
     try:
-        return round((parsedate_to_datetime(text).timestamp() - now) * 1000)
+        return None if text is None else parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None

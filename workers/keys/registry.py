@@ -4,7 +4,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 
 from pydantic import SecretStr
@@ -119,7 +118,7 @@ class KeyRegistry:
                 "added twice, its limits would be counted twice"
             )
         key_id = f"key-{secrets.token_hex(8)}"
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         document: Document = {
             "_id": key_id,
             "automation_id": automation_id,

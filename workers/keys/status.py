@@ -11,7 +11,7 @@ from contracts import names
 from contracts.messages import KeyStatus, KeyStatusChanged
 from infra.alerts import Alert, AlertKind, day_of, raise_alert, resolve_alerts
 from infra.mongo import Document, Mongo, Session
-from infra.outbox import outgoing
+from infra.outbox import outgoing, put_into_outbox
 from workers.keys.limits import CIRCUIT_FAILURES
 from workers.keys.probe_schedule import first_probe
 
@@ -132,7 +132,7 @@ async def change_status(mongo: Mongo, key: Document, change: StatusChange, sessi
     )
     if not written.matched_count:
         return False
-    await mongo.outbox.insert_one(change.event(key), session=session)
+    await put_into_outbox(mongo, change.event(key), session)
     await resolve_alerts(mongo, {"subject": key["_id"]}, change.at, session)
     if change.to == "disabled":
         await revoke_leases(mongo, key["_id"], session)

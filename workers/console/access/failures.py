@@ -1,13 +1,22 @@
 """How often something may fail before it has to wait: counted in MongoDB, for all consoles together."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from infra.errors import PlatformError
-from infra.mongo import Mongo
+from infra.mongo import Document, Mongo
 
 #: For how long a failure counts.
 WINDOW = timedelta(minutes=15)
+WINDOW_MS = WINDOW // timedelta(milliseconds=1)
+_IS_OVER: Document = {"$lte": [{"$ifNull": ["$expires_at", "$$NOW"]}, "$$NOW"]}
+#: Counts one more, in a window that begins where none is open.
+_ONE_MORE: Document = {
+    "$set": {
+        "count": {"$cond": [_IS_OVER, 1, {"$add": ["$count", 1]}]},
+        "expires_at": {"$cond": [_IS_OVER, {"$add": ["$$NOW", WINDOW_MS]}, "$expires_at"]},
+    }
+}
 
 
 class TooManyFailuresError(PlatformError):
@@ -40,17 +49,15 @@ class Failures:
             TooManyFailuresError: too many have.
             PyMongoError: MongoDB is away or refused.
         """
-        now = datetime.now(UTC)
-        await self._mongo.sign_in_failures.delete_one({"_id": subject, "expires_at": {"$lte": now}})
         counted = await self._mongo.sign_in_failures.find_one_and_update(
             {"_id": subject},
-            {"$inc": {"count": 1}, "$setOnInsert": {"expires_at": now + WINDOW}},
+            [_ONE_MORE],
+            projection={"count": 1, "left_ms": {"$subtract": ["$expires_at", "$$NOW"]}},
             upsert=True,
             return_document=True,
         )
         if counted["count"] > most:
-            left_s = (counted["expires_at"] - now).total_seconds()
-            raise TooManyFailuresError(max(1, math.ceil(left_s)))
+            raise TooManyFailuresError(max(1, math.ceil(counted["left_ms"] / 1000)))
 
     async def forget(self, subject: str) -> None:
         """An attempt succeeded: so none before it counts any more."""

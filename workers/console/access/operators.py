@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import SecretStr
@@ -92,7 +92,7 @@ class Operators:
             "enabled": True,
             "password_hash": await hash_of(password),
             "must_change_password": True,
-            "created_at": datetime.now(UTC),
+            "created_at": await self._mongo.server_time(),
         }
         try:
             await self._mongo.operators.insert_one(document)

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pydantic import SecretStr
 
@@ -20,6 +20,16 @@ TOUCH = timedelta(minutes=1)
 #: How a script's token begins, so that it is known for one where it turns up.
 TOKEN_PREFIX = "kwt_"  # noqa: S105  # no secret
 TOKEN_BYTES = 32
+#: Which sessions live, and which of them has to have its last request written down, on MongoDB's clock.
+_MS = timedelta(milliseconds=1)
+_LIVES: Document = {
+    "$and": [
+        {"$gt": ["$expires_at", "$$NOW"]},
+        {"$gt": [{"$add": ["$created_at", LONGEST // _MS]}, "$$NOW"]},
+    ]
+}
+_IS_QUIET: Document = {"$gt": ["$$NOW", {"$add": ["$seen_at", TOUCH // _MS]}]}
+_SEEN: Document = {"$set": {"seen_at": "$$NOW", "expires_at": {"$add": ["$$NOW", IDLE // _MS]}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,7 @@ class Sessions:
             What the browser's cookie holds.
         """
         name = secrets.token_urlsafe(TOKEN_BYTES)
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         await self._mongo.sessions.insert_one(
             {
                 "_id": _hash(name),
@@ -72,14 +82,13 @@ class Sessions:
             name: what the browser's cookie holds.
             active: whether somebody is at work, which keeps the session; a page that is merely open does not.
         """
-        found = await self._mongo.sessions.find_one({"_id": _hash(name)})
-        now = datetime.now(UTC)
-        if found is None or found["expires_at"] <= now or found["created_at"] + LONGEST <= now:
+        found = await self._mongo.sessions.find_one(
+            {"_id": _hash(name), "$expr": _LIVES}, {"username": 1, "csrf_token": 1, "is_quiet": _IS_QUIET}
+        )
+        if found is None:
             return None
-        if active and now - found["seen_at"] > TOUCH:
-            await self._mongo.sessions.update_one(
-                {"_id": found["_id"]}, {"$set": {"seen_at": now, "expires_at": now + IDLE}}
-            )
+        if active and found["is_quiet"]:
+            await self._mongo.sessions.update_one({"_id": found["_id"]}, [_SEEN])
         return await _caller(self._mongo, found["username"], None, found["csrf_token"])
 
     async def end(self, name: str) -> None:
@@ -112,7 +121,7 @@ class ApiTokens:
         await Operators(self._mongo).find(username)
         token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         token_id = secrets.token_hex(6)
-        now = datetime.now(UTC)
+        now = await self._mongo.server_time()
         await self._mongo.api_tokens.insert_one(
             {
                 "_id": token_id,
@@ -128,8 +137,9 @@ class ApiTokens:
 
     async def caller(self, token: str) -> Caller | None:
         """Whose script it is; None where there is no such token, or it is no longer valid."""
-        found = await self._mongo.api_tokens.find_one({"hash": _hash(token)})
-        if found is None or (found["expires_at"] is not None and found["expires_at"] <= datetime.now(UTC)):
+        lives = [{"expires_at": None}, {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}]
+        found = await self._mongo.api_tokens.find_one({"hash": _hash(token), "$or": lives})
+        if found is None:
             return None
         return await _caller(self._mongo, found["username"], Role(found["role"]), None)
 

@@ -1,7 +1,6 @@
 """How the HTTP API says that something is wrong: a status, a code and one line, never a traceback."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import structlog
 from fastapi import FastAPI, Request
@@ -11,7 +10,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from contracts.errors import ErrorCode
-from contracts.messages import ResultError
 from infra.errors import BrokerError, ConflictError, NotFoundError, PlatformError
 from infra.mongo import PyMongoError
 from workers.console.access.failures import TooManyFailuresError
@@ -99,7 +97,7 @@ def _platform_error(_: Request, error: Exception) -> JSONResponse:
         case ServiceTokenRefusedError():
             return problem(403, "forbidden", str(error))
         case LeaseRefusedError():
-            return _lease_refused(error.error)
+            return _lease_refused(error)
         case NoLeasingError():
             return problem(503, "no_leasing", str(error))
         case NotFoundError():
@@ -112,12 +110,10 @@ def _platform_error(_: Request, error: Exception) -> JSONResponse:
             return problem(422, "invalid", str(error))
 
 
-def _lease_refused(why: ResultError) -> JSONResponse:
+def _lease_refused(refusal: LeaseRefusedError) -> JSONResponse:
+    why = refusal.error
     code = ErrorCode(why.code) if why.code in set(ErrorCode) else ErrorCode.INTERNAL
-    headers = {}
-    if why.retry_at is not None:
-        seconds = (why.retry_at - datetime.now(UTC)).total_seconds()
-        headers["Retry-After"] = str(max(1, round(seconds)))
+    headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
     return problem(LEASE_STATUSES[code], code.value, why.message, headers)
 
 

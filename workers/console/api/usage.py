@@ -1,6 +1,6 @@
 """Usage: what a range of days used and cost, as JSON and as CSV."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -18,12 +18,13 @@ USUAL_DAYS = 30
 By = Annotated[Dimension, Query(description="What to tell usage apart by.")]
 
 
-def days(
+async def days(
+    services: ServicesOf,
     first: Annotated[date | None, Query(description="The first UTC day; default: 29 days earlier.")] = None,
     last: Annotated[date | None, Query(description="The last UTC day; default: today.")] = None,
 ) -> Days:
     """The range of a report."""
-    end = last or datetime.now(UTC).date()
+    end = last or (await services.mongo.server_time()).date()
     start = first or max(date.min + timedelta(days=USUAL_DAYS), end) - timedelta(days=USUAL_DAYS - 1)
     return Days(start, end)
 

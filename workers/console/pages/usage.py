@@ -1,7 +1,7 @@
 """Usage: what a range of days used and cost, over time and by any dimension; a table of it, and CSV."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,18 +43,21 @@ COLUMNS = [
 
 async def build(visit: Visit) -> None:
     """Make the page."""
-    page = _UsagePage(visit)
+    page = _UsagePage(visit, await _today(visit))
     page.lay_out()
     await page.live.start()
 
 
+async def _today(visit: Visit) -> date:
+    return (await visit.services.mongo.server_time()).date()
+
+
 class _UsagePage:
-    def __init__(self, visit: Visit) -> None:
+    def __init__(self, visit: Visit, today: date) -> None:
         self._visit = visit
         self._by = Dimension.AUTOMATION
         self._measure = "cost_nanousd"
         self._automation = visit.asked("automation")
-        today = datetime.now(UTC).date()
         self._days = Days(today - timedelta(days=29), today)
 
     def lay_out(self) -> None:
@@ -105,7 +108,7 @@ class _UsagePage:
         await self.live.now()
 
     async def _choose_range(self, event: Any) -> None:
-        today = datetime.now(UTC).date()
+        today = await _today(self._visit)
         self._days = Days(today - timedelta(days=int(event.value) - 1), today)
         self._first.value, self._last.value = self._days.first.isoformat(), today.isoformat()
         await self.live.now()
