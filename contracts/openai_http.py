@@ -55,6 +55,9 @@ STATUSES: Final = {
     ErrorCode.AUTOMATION_DISABLED: 403,
     ErrorCode.INTERNAL: 500,
 }
+#: What an error calls the request's id, and the status where another request has that id.
+REQUEST_ID: Final = "request_id"
+CONFLICT: Final = 409
 #: OpenAI's code where no key may use a model; of that, Keyway knows without a call.
 MODEL_NOT_FOUND: Final = "model_not_found"
 #: OpenAI's `type` of an error, by status.
@@ -168,8 +171,8 @@ def failed(error: GenerationError, now: datetime) -> HttpAnswer:
         return HttpAnswer(status, json.dumps(body).encode(), headers)
     if error.code is ErrorCode.PROVIDER_REJECTED and status is None:
         code = MODEL_NOT_FOUND
-    status = status or STATUSES[error.code]
-    return HttpAnswer(status, _error_json(status, str(error), code), headers)
+    status = status or _status(error)
+    return HttpAnswer(status, _error_json(status, str(error), code, _param(error)), headers)
 
 
 def stream_begun(request_id: str) -> dict[str, str]:
@@ -191,7 +194,7 @@ def without_chunks(result: GenerationResult, *, is_own_id: bool) -> HttpAnswer |
         return None if result.response is None else succeeded(result)
     message = f"request {result.request_id} was answered before, and has no chunks to repeat"
     headers = {**_headers(result), "x-should-retry": str(not is_own_id).lower()}
-    return HttpAnswer(409, _error_json(409, message, "already_answered"), headers)
+    return HttpAnswer(CONFLICT, _error_json(CONFLICT, message, "already_answered"), headers)
 
 
 def event(path: Path, data: dict[str, Any]) -> bytes:
@@ -213,13 +216,24 @@ def failed_event(error: GenerationError) -> bytes:
     body = _provider_body(error)
     if body is not None and isinstance(body.get("error"), dict):
         return b"data: %b\n\n" % json.dumps(body).encode()
-    return b"data: %b\n\n" % _error_json(STATUSES[error.code], str(error), _code(error))
+    return b"data: %b\n\n" % _error_json(_status(error), str(error), _code(error), _param(error))
 
 
 def _code(error: GenerationError) -> str:
     """The code on the wire, which may be a later version's."""
     failure = error.result.error
     return str(error.code if failure is None else failure.code)
+
+
+def _param(error: GenerationError) -> str | None:
+    """What of the request is wrong, where it is one thing."""
+    return None if error.result.error is None else error.result.error.param
+
+
+def _status(error: GenerationError) -> int:
+    """The status of a failure for which the provider gave none."""
+    is_conflict = error.code is ErrorCode.INVALID_REQUEST and _param(error) == REQUEST_ID
+    return CONFLICT if is_conflict else STATUSES[error.code]
 
 
 def _provider_body(error: GenerationError) -> dict[str, Any] | None:
@@ -278,6 +292,6 @@ def _own_error(status: int, message: str, code: str) -> HttpAnswer:
     return HttpAnswer(status, _error_json(status, message, code), headers)
 
 
-def _error_json(status: int, message: str, code: str) -> bytes:
+def _error_json(status: int, message: str, code: str, param: str | None = None) -> bytes:
     kind = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()

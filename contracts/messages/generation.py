@@ -97,6 +97,10 @@ class ResultError(Message):
     retryable: bool
     retry_at: Time | None = None
     provider: Json | None = Field(default=None, description="The provider's error body.")
+    param: str | None = Field(
+        default=None,
+        description="What of the request is wrong, where it is one thing: `request_id` if another has it.",
+    )
 
 
 class GenerationResult(Message):

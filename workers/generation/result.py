@@ -65,6 +65,8 @@ class Error:
     provider: dict[str, Any] | None = None
     #: Whether the same request would fail again, although others with this code might not.
     is_final: bool = False
+    #: What of the request is wrong, where it is one thing.
+    param: str | None = None
 
 
 def succeeded(envelope: Envelope, progress: Progress, raw: bytes, now: float) -> bytes:
@@ -80,6 +82,7 @@ def failed(envelope: Envelope, progress: Progress, error: Error, now: float) -> 
         "retryable": error.code.retryable and not error.is_final,
         "retry_at": None if error.retry_at is None else rfc3339(error.retry_at),
         "provider": error.provider,
+        "param": error.param,
     }
     return _result(envelope, progress, now, "failed", error=body)
 

@@ -79,9 +79,15 @@ def failure(
     *attempts: tuple[Outcome, int | None],
     provider: dict[str, Any] | None = None,
     retry_at: datetime | None = None,
+    param: str | None = None,
 ) -> GenerationError:
     error = ResultError(
-        code=code, message="it failed", retryable=code.retryable, retry_at=retry_at, provider=provider
+        code=code,
+        message="it failed",
+        retryable=code.retryable,
+        retry_at=retry_at,
+        provider=provider,
+        param=param,
     )
     tried = [
         Attempt(key_alias="Primary", outcome=outcome, http_status=status, latency_ms=8)
@@ -245,6 +251,25 @@ def test_keyways_own_errors_look_like_openais_with_keyways_code(code: ErrorCode)
     assert answer.headers["x-keyway-error-code"] == code
     assert answer.headers["x-should-retry"] == "false"
     assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "param", "status"),
+    [
+        (ErrorCode.INVALID_REQUEST, "request_id", 409),
+        (ErrorCode.INVALID_REQUEST, "body.model", 400),
+        (ErrorCode.INVALID_REQUEST, None, 400),
+        (ErrorCode.INTERNAL, "request_id", 500),
+    ],
+)
+def test_an_id_that_another_request_has_is_a_conflict(
+    code: ErrorCode, param: str | None, status: int
+) -> None:
+    answer = failed(failure(code, param=param), NOW)
+    error = json.loads(answer.content)["error"]
+    assert (answer.status, error["param"], error["code"]) == (status, param, code)
+    assert answer.headers["x-should-retry"] == "false"
+    assert error == json.loads(failed_event(failure(code, param=param)).removeprefix(b"data: "))["error"]
 
 
 @pytest.mark.parametrize(("after_s", "seconds"), [(61.2, "62"), (0, "0"), (-5, "0")])

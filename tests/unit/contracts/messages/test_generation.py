@@ -47,6 +47,7 @@ ERROR: dict[str, Any] = {
     "retryable": True,
     "retry_at": "2026-11-25T00:00:00Z",
     "provider": {"error": {"code": "insufficient_quota"}},
+    "param": "request_id",
 }
 
 

@@ -93,7 +93,7 @@ def test_no_time_is_negative_when_a_clock_was_set_back() -> None:
 @pytest.mark.parametrize("code", ErrorCode)
 def test_a_failure_is_a_result_of_the_wire(code: ErrorCode) -> None:
     provider = {"error": {"code": "x", "message": "schön 🎈"}}
-    error = Error(code, "what happened", retry_at=NOW + 0.5, provider=provider)
+    error = Error(code, "what happened", retry_at=NOW + 0.5, provider=provider, param="request_id")
     result = validated(failed(make_envelope(), progress(LIMITED), error, NOW))
     assert (result.status, result.response, result.model, result.key_alias) == ("failed", None, None, None)
     assert result.usage == Usage()
@@ -105,6 +105,7 @@ def test_a_failure_is_a_result_of_the_wire(code: ErrorCode) -> None:
         "retryable": code.retryable,
         "retry_at": "2026-03-10T12:00:00.500000Z",
         "provider": provider,
+        "param": "request_id",
     }
 
 
