@@ -12,7 +12,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from contracts.connection import BROKER_TIMEOUT_S, RETRY_S, ChannelLostError, close, on_channel
 from contracts.consumer_channels import ConsumerChannels
 from contracts.errors import InvalidReplyError, PublishError
-from contracts.queue_consumer import QueueConsumer
+from contracts.queue_consumer import QueueConsumer, may_pass, said_of
 from contracts.request_message import read_result
 from contracts.retrying import retrying
 
@@ -93,6 +93,7 @@ class Consumer:
             declare=partial(_declare_briefly, connection, queue),
             receive=self._receive,
             prefetch=PREFETCH,
+            passes=_may_pass,
         )
         self._channel: AbstractChannel | None = None
         self._messages: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
@@ -110,12 +111,19 @@ class Consumer:
             try:
                 await asyncio.wait([coming, self._running], return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
-                    await self._running
+                    await self._ended()
                 message = await coming
             finally:
                 coming.cancel()
             if message.channel is self._channel and not message.channel.is_closed:
                 return message
+
+    async def _ended(self) -> None:
+        try:
+            await self._running
+        except ChannelLostError as error:
+            queue = self._consumer.queue
+            raise PublishError(f"this user may not read the queue {queue}: {said_of(error)}") from None
 
     async def acknowledge(self, message: DeliveredMessage) -> None:
         """Take a message off the queue; if its channel is lost, it comes again."""
@@ -132,6 +140,11 @@ class Consumer:
     def _receive(self, channel: AbstractChannel) -> Take:
         self._channel = channel
         return self._messages.put
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether to try again: a user who may not read the queue is told so."""
+    return may_pass(error) and not isinstance(error.__cause__, ChannelAccessRefused)
 
 
 async def _declare_briefly(connection: BrokerConnection, queue: str) -> None:

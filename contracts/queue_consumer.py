@@ -38,6 +38,11 @@ PASSING = (ChannelLostError, ConsumerCancelledError, ConnectionError, TimeoutErr
 NOT_YET = "it was not consumed yet"
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether an error may pass by itself or by an operator's hand."""
+    return isinstance(error, PASSING)
+
+
 class _Consumption:
     """One consumer, from its start to its end."""
 
@@ -67,6 +72,7 @@ class QueueConsumer:
             same channel as before, on which what was delivered may still be acknowledged.
         prefetch: messages that the broker sends ahead of their acknowledgements; None: it is paused.
         no_ack: whether messages count as acknowledged when they are sent.
+        passes: says of an error whether to try again; `run` raises one that does not pass.
         note: called with the reason each time that the queue could not be consumed, or is no longer.
     """
 
@@ -79,6 +85,7 @@ class QueueConsumer:
         receive: Receive,
         prefetch: int | None,
         no_ack: bool = False,
+        passes: Callable[[Exception], bool] = may_pass,
         note: Callable[[Exception], None] | None = None,
     ) -> None:
         self.queue = queue
@@ -89,6 +96,7 @@ class QueueConsumer:
         self._receive = receive
         self._prefetch = prefetch
         self._no_ack = no_ack
+        self._passes = passes
         self._note = note
         self._current: _Consumption | None = None
         self._is_declared = False
@@ -142,7 +150,7 @@ class QueueConsumer:
         """Keep the queue consumed until `end`.
 
         Raises:
-            Exception: what `declare` raises beside what may pass.
+            Exception: what does not pass.
         """
         while True:
             self._changed.clear()
@@ -162,7 +170,7 @@ class QueueConsumer:
             else:
                 await retrying(
                     self._consume,
-                    passes=PASSING,
+                    passes=self._passes,
                     pause_s=PAUSE_S,
                     longest_pause_s=LONGEST_PAUSE_S,
                     note=self._on_failure,

@@ -20,7 +20,7 @@ from contracts.connection import ChannelLostError, why_untrusted
 from contracts.queue_consumer import said_of
 from infra.errors import BrokerError
 from infra.lenient_frames import be_lenient
-from infra.queue_declaration import DeclaredQueue, declare_queue
+from infra.queue_declaration import DeclaredQueue, declare_queue, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,6 +164,18 @@ async def try_topology(connection: "AbstractConnection") -> "Mapping[str, str]":
         except ChannelLostError as error:
             refusals[queue.name] = said_of(error)
     return refusals
+
+
+async def restore_topology(connection: "AbstractConnection") -> None:
+    """Declare what is gone of it: nobody consumes `dead`, so that no broker's cancel tells of its end.
+
+    Raises:
+        ChannelLostError: the broker refuses, or is away.
+    """
+    for queue in TOPOLOGY:
+        if not await is_there(connection, queue.name):
+            await declare_queue(connection, queue)
+            log.warning("queue_restored", queue=queue.name)
 
 
 def lane(automation_id: str, settings: "Settings") -> DeclaredQueue:

@@ -13,9 +13,9 @@ from aio_pika.abc import AbstractRobustConnection
 from aiormq import Channel
 
 from contracts.consumer_channels import ConsumerChannels, Receive
-from contracts.queue_consumer import QueueConsumer, said_of
+from contracts.queue_consumer import PASSING, QueueConsumer, said_of
 from infra.background_tasks import BackgroundTasks
-from infra.broker import try_topology
+from infra.broker import restore_topology, try_topology
 from infra.outgoing_frames import OutgoingFrames
 from infra.queue_declaration import DeclaredQueue, declare_queue, open_channel
 
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: Queues that are declared at the same time, so that a thousand of them leave room for what else is asked.
 MOST_DECLARED = 8
+#: Seconds between two looks whether a queue of the topology is gone.
+TOPOLOGY_EVERY_S = 5.0
 #: Troubles are gathered for so long, in seconds: a lost connection is one line, and not one for each queue.
 TELL_AFTER_S = 0.2
 #: How long writing the last acknowledgements may take, in seconds.
@@ -56,6 +58,7 @@ class Consuming:
         self._running: dict[QueueConsumer, tuple[str, asyncio.Task[None]]] = {}
         self._kinds: set[str] = set()
         self._channels: list[ConsumerChannels] = []
+        self._restoring: asyncio.Task[None] | None = None
         #: Queues whose trouble is still to be told, by kind and reason.
         self._untold: dict[tuple[str, str], list[str]] = {}
 
@@ -104,8 +107,9 @@ class Consuming:
             prefetch: messages that are sent ahead of their acknowledgements; None: it is paused.
             channels: that others use, too; None: it gets its own.
             no_ack: whether messages count as acknowledged when they are sent.
-            with_topology: whether to declare the rest of the topology with it. Each process has a queue of
-                which this is so: whoever finds a broker rebuilt restores what is there for all.
+            with_topology: whether to declare the rest of the topology with it, and to look every
+                `TOPOLOGY_EVERY_S` whether a part of it is gone. Each process has a queue of which this is so:
+                whoever finds a broker rebuilt restores what is there for all.
         """
         consumer = QueueConsumer(
             queue.name,
@@ -118,6 +122,10 @@ class Consuming:
         )
         self._kinds.add(kind)
         self._running[consumer] = kind, self._tasks.keep(queue.name, consumer.run)
+        if with_topology and self._restoring is None:
+            self._restoring = self._tasks.every(
+                TOPOLOGY_EVERY_S, "topology", partial(self._restore, consumer), passes=PASSING
+            )
         return consumer
 
     async def end(self, consumer: QueueConsumer) -> None:
@@ -136,6 +144,10 @@ class Consuming:
             async with asyncio.timeout(FLUSH_TIMEOUT_S):
                 for channel in chain.from_iterable(self._channels):
                     await OutgoingFrames.of(cast("Channel", channel)).flush()
+
+    async def _restore(self, consumer: QueueConsumer) -> None:
+        await consumer.tried.wait()
+        await restore_topology(self._connection)
 
     async def _declare(self, queue: DeclaredQueue, *, with_topology: bool) -> None:
         async with self._declaring:

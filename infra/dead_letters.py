@@ -111,6 +111,7 @@ def dead_letter(original: Delivery, reason: str, *, body: bytes | None = None) -
         body: what takes the place of the message's own; None: nothing does.
     """
     headers = {name: value for name, value in (original.headers or {}).items() if name not in COPYING_HEADERS}
+    reason = reason.encode(errors="backslashreplace").decode()
     why: HeadersType = {
         names.REASON_HEADER: reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…",
         names.DIED_AT_HEADER: datetime.now(UTC),

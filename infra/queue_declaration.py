@@ -9,6 +9,7 @@ import structlog
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldValue
 
 from contracts.connection import BROKER_TIMEOUT_S, ChannelLostError, close, on_channel
@@ -66,6 +67,22 @@ async def brief_channel(connection: AbstractConnection) -> AsyncIterator[Abstrac
         yield channel
     finally:
         await close(channel)
+
+
+async def is_there(connection: AbstractConnection, queue: str) -> bool:
+    """Whether there is a queue of this name.
+
+    Raises:
+        ChannelLostError: the broker is away, or does not say.
+    """
+    try:
+        async with brief_channel(connection) as channel:
+            await on_channel(channel.queue_declare(queue, passive=True, timeout=BROKER_TIMEOUT_S))
+    except ChannelLostError as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity):
+            return False
+        raise
+    return True
 
 
 async def declare_queue(connection: AbstractConnection, queue: DeclaredQueue) -> None:

@@ -204,6 +204,35 @@ async def test_every_queue_that_is_deleted_is_consumed_again(world: World) -> No
     await consumed(world, f"requests.{second}", 1)
 
 
+async def test_the_queue_of_dead_letters_is_made_again_where_it_alone_is_deleted(world: World) -> None:
+    bot = await world.add_automation()
+    worker = await world.start_worker()
+    await consumed(world, "dead.unanswered", 1)
+    await world.admin.call("DELETE", f"queues/{{vhost}}/{names.DEAD_QUEUE}")
+
+    async def letters() -> int:
+        found = await world.admin.call("GET", f"queues/{{vhost}}/{names.DEAD_QUEUE}", may_be_missing=True)
+        if found is None:
+            return -1
+        async with world.connection.channel() as channel:
+            queue = await channel.declare_queue(names.DEAD_QUEUE, passive=True, robust=False)
+            return queue.declaration_result.message_count or 0
+
+    async def is_back() -> bool:
+        return await letters() == 0
+
+    async def has_a_letter() -> bool:
+        return await letters() == 1
+
+    await eventually(is_back, "the queue of dead letters", within_s=60)
+    async with world.connection.channel() as channel:
+        requests = await channel.get_exchange(names.REQUESTS_EXCHANGE, ensure=False)
+        await requests.publish(Message(b"no request", message_id="odd"), bot)
+    await eventually(has_a_letter, "a dead letter", within_s=60)
+    restored = [event for event in worker.events() if event["event"] == "queue_restored"]
+    assert [event["queue"] for event in restored] == [names.DEAD_QUEUE]
+
+
 async def test_a_queue_of_another_kind_stops_its_automation_alone_until_it_is_gone(world: World) -> None:
     world.environment["KEYWAY_METRICS_PORT"] = "0"
     fine = await world.add_automation()

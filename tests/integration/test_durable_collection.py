@@ -10,7 +10,7 @@ import pytest
 from aio_pika import DeliveryMode
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from contracts import GenerationRequest, GenerationResult, Keyway, PublishError
+from contracts import GenerationRequest, GenerationResult, Keyway, PublishError, names
 from contracts.errors import InvalidReplyError
 from tests.harness import PATIENCE_S, World, child_environment, eventually
 from tests.responder import Responder
@@ -93,6 +93,18 @@ async def test_a_result_whose_collector_is_killed_over_it_comes_again(shared: Wo
         await kept(shared, bot, 3)
         results = await collect(keyway)
         assert sorted(result.request_id for result in results) == sorted(asked)
+
+
+async def test_a_client_that_may_not_read_its_queue_is_told_so_at_once(unserved: World) -> None:
+    bot = await unserved.add_automation()
+    own = names.permissions(bot)
+    await unserved.admin.call("PUT", f"permissions/{{vhost}}/{bot}", {**own, "read": "^$"})
+    async with unserved.client(bot) as keyway, asyncio.timeout(PATIENCE_S):
+        queue = f"replies.{bot}.nightly"
+        with pytest.raises(PublishError, match=f"may not read the queue {queue}: .*ACCESS_REFUSED"):
+            await collect(keyway)
+        await unserved.admin.call("PUT", f"permissions/{{vhost}}/{bot}", own)
+        assert await collect(keyway, idle_s=0.5) == []
 
 
 async def test_a_result_is_acknowledged_when_the_next_is_asked_for(unserved: World) -> None:

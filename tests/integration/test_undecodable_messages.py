@@ -243,6 +243,49 @@ async def test_an_odd_request_that_the_broker_ended_stops_nobody(world: World) -
         await serves(world, other)
 
 
+@pytest.mark.parametrize("hand_backs", [0, 2], ids=["delivered", "delivered-too-often"])
+async def test_an_odd_request_harms_itself_alone_where_one_delivery_is_the_most(
+    world: World, hand_backs: int
+) -> None:
+    world.settings = world.settings.model_copy(update={"delivery_limit": 1})
+    world.environment["KEYWAY_DELIVERY_LIMIT"] = "1"
+    bot, other = await world.add_automation(), await world.add_automation()
+    await world.add_key(other, "Primary")
+    lane = await world.admin.call("GET", f"queues/{{vhost}}/requests.{bot}")
+    assert lane["arguments"]["x-delivery-limit"] == 1
+
+    async def waits(queue: str) -> int:
+        async with world.connection.channel() as channel:
+            declared = await channel.declare_queue(queue, passive=True)
+            return declared.declaration_result.message_count or 0
+
+    async def is_unanswered() -> bool:
+        return await waits("dead.unanswered") == 1
+
+    async def is_done() -> bool:
+        return await waits("dead.unanswered") == 0 and await waits(f"requests.{bot}") == 0
+
+    async with raw_publisher(world.url_of(bot)) as publisher:
+        await publisher.publish("requests", bot, Raw.of(message_id=ODD_ID), GOOD)
+    async with world.connection.channel() as channel:
+        queue = await channel.declare_queue(f"requests.{bot}", passive=True)
+        for _ in range(hand_backs):
+            message = await queue.get()
+            assert message is not None
+            await message.nack(requeue=True)
+    if hand_backs:
+        await eventually(is_unanswered, "the request that was delivered too often", within_s=60)
+    await world.start_worker()
+    async with untouched(world):
+        await serves(world, other)
+        (letter,) = await dead_of(world, bot)
+        await eventually(is_done, "an end of the request", within_s=60)
+        await serves(world, other)
+    (letter,) = await dead_letters(world, bot)
+    assert ("delivery_limit" if hand_backs else "message_id is not UTF-8") in letter["reason"]
+    assert await world.journal(bot) == []
+
+
 async def test_an_odd_change_is_heard_by_nobody_and_stops_nobody(shared: World) -> None:
     bot, other = await shared.add_automation(), await shared.add_automation()
     await shared.add_key(other, "Primary")

@@ -13,7 +13,7 @@ from aio_pika import IncomingMessage
 from contracts.messages import UsageRecorded
 from contracts.retrying import retrying
 from infra.background_tasks import BackgroundTasks
-from infra.dead_letters import DeadLetters
+from infra.dead_letters import MAY_PASS, DeadLetters
 from infra.deliveries import finish
 from infra.isolated_writes import write_isolated
 from infra.trace_headers import trace_ids
@@ -130,20 +130,31 @@ class Booking:
             reason=reason,
             **trace_ids(original.headers),
         )
-        routing_key = original.routing_key or ""
-        while not delivery.consumer.ended.is_set():
-            try:
-                await self._dead.publish_once(original, reason, routing_key=routing_key)
-                break
-            except Exception as error:  # noqa: BLE001  # the broker is away: again soon, or it comes again
-                log.warning("dead_letter_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
-                await asyncio.sleep(RETRY_S)
-        else:
+        try:
+            is_dead = await retrying(
+                partial(self._publish_dead, delivery, original, reason),
+                passes=MAY_PASS,
+                pause_s=RETRY_S,
+                longest_pause_s=RETRY_S,
+                note=_note_undead,
+            )
+        except Exception:
+            # It would hold up the acknowledgement of all that came after it.
+            log.exception("dead_letter_impossible", routing_key=original.routing_key, reason=reason)
+            is_dead = True
+        if not is_dead:
             self._intake.let_go([delivery])
             return
         if self._metrics is not None:
             self._metrics.refused(original.type)
         await self._intake.settle([delivery])
+
+    async def _publish_dead(self, delivery: Delivery, original: IncomingMessage, reason: str) -> bool:
+        """Publish a dead letter once, unless the delivery comes again; whether it was published."""
+        if delivery.consumer.ended.is_set():
+            return False
+        await self._dead.publish_once(original, reason, routing_key=original.routing_key or "")
+        return True
 
 
 def _applied(answer: Applied | Exception) -> Applied:
@@ -152,6 +163,10 @@ def _applied(answer: Applied | Exception) -> Applied:
         return answer
     log.error("event_not_booked", exc_info=answer)
     return Refused(f"it can't be stored: {type(answer).__name__}")
+
+
+def _note_undead(error: Exception) -> None:
+    log.warning("dead_letter_delayed", error=type(error).__name__, retry_in_s=RETRY_S)
 
 
 def _note_unbooked(deliveries: int, error: Exception) -> None:

@@ -11,6 +11,7 @@ from contracts.messages import UsageRecorded
 from tests.builders import usage_recorded
 from tests.harness import eventually
 from tests.unit.workers.accounting.deliveries import FakeConsuming
+from workers.accounting import booking
 from workers.accounting.booking import Booking
 from workers.accounting.heartbeats import Heartbeats
 from workers.accounting.intake import Intake
@@ -36,6 +37,7 @@ class Books:
         self.writing = asyncio.Event()
         self.booked: list[str] = []
         self.letters: list[str] = []
+        self.refusals: list[Exception] = []
         self.intake = Intake(self.consuming.real)
         self.booking = Booking(
             self.intake,
@@ -58,6 +60,8 @@ class Books:
     async def publish_once(self, _: object, reason: str, **__: object) -> None:
         """As the queue of dead letters does."""
         await self.confirms.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.letters.append(reason)
 
     async def acknowledged(self, up_to: int, *, channel: int = 0) -> None:
@@ -109,6 +113,27 @@ async def test_nothing_beyond_a_dead_letter_that_is_not_confirmed_is_acknowledge
     books.confirms.set()
     await books.acknowledged(4)
     assert books.letters == ["event_id: Input should be a valid string"]
+
+
+async def test_a_dead_letter_is_published_again_where_its_failure_may_pass(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(booking, "RETRY_S", 0.01)
+    books.refusals = [ConnectionError(), TimeoutError()]
+    (channel,) = books.consuming.channels
+    await channel.deliver(body(1), UNREADABLE, body(3))
+    await books.acknowledged(3)
+    assert len(books.letters) == 1
+
+
+async def test_a_dead_letter_that_can_never_be_published_holds_up_no_other_event(books: Books) -> None:
+    books.refusals = [ValueError("it can't be put into a frame")]
+    (channel,) = books.consuming.channels
+    await channel.deliver(body(1), UNREADABLE, body(3), UNREADABLE)
+    await books.acknowledged(4)
+    assert books.booked == ["r-1", "r-3"]
+    assert len(books.letters) == 1
+    assert books.refusals == []
 
 
 @pytest.mark.parametrize(
