@@ -18,6 +18,8 @@ LONGEST_MS: Final = LONGEST_S * 1000
 FURTHEST_AHEAD_S: Final = 24 * 3600
 #: A count that others name: calls in flight, deliveries.
 MOST_COUNTED: Final = 2**31 - 1
+#: The longest name of a model, in characters.
+LONGEST_MODEL: Final = 256
 
 
 def is_count(value: object, most: int) -> TypeGuard[int]:

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from contracts.messages import Usage
-from infra.bounds import MOST_TOKENS, is_count, is_text
+from infra.bounds import LONGEST_MODEL, MOST_TOKENS, is_count, is_text
 
-#: The longest name of a model, in characters.
-LONGEST_MODEL: Final = 256
 #: Chat completions and embeddings say the first, responses and images the second.
 PROMPT: Final = ("prompt_tokens", "input_tokens")
 COMPLETION: Final = ("completion_tokens", "output_tokens")

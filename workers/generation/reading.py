@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from contracts import names
 from contracts.messages import GenerationRequest, Path
-from infra.bounds import FURTHEST_AHEAD_S, LONGEST_S, MOST_COUNTED, is_count
+from infra.bounds import FURTHEST_AHEAD_S, LONGEST_MODEL, LONGEST_S, MOST_COUNTED, is_count
 from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
@@ -111,6 +111,10 @@ def read(
         return Invalid(envelope, _first(error))
     except ValueError as error:
         return Invalid(envelope, f"Invalid JSON: {error}")
+    model = request.body.get("model")
+    if isinstance(model, str) and len(model) > LONGEST_MODEL:
+        reason = f"body.model has {len(model)} characters, expected at most {LONGEST_MODEL}"
+        return Invalid(envelope, reason)
     deadline = envelope.published_at + deadline_s
     if request.deadline is not None:
         deadline = request.deadline.timestamp()

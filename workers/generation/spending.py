@@ -3,11 +3,11 @@
 from typing import Final
 
 from contracts.messages import Outcome, Path, Usage
-from infra.bounds import MOST_NANOUSD, is_text
+from infra.bounds import LONGEST_MODEL, MOST_NANOUSD, is_text
 from infra.money import usd
 from infra.prices import Cost, cost
 from workers.generation.answers import Answer, Failure
-from workers.generation.provider_usage import LONGEST_MODEL, model_of, untrue_usage, usage_of
+from workers.generation.provider_usage import model_of, untrue_usage, usage_of
 from workers.generation.reading import Request
 from workers.generation.result import FREE, NO_USAGE, AttemptRecord
 from workers.generation.tokens import estimate_input, estimate_text

@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from infra.bounds import LONGEST_MODEL
+
 #: Models of one automation that have a place of their own in a worker.
 MOST_MODELS: Final = 32
-#: The longest name of one, in characters.
-LONGEST_NAME: Final = 256
 #: A place is given to another model when its own has not been asked for so long, in seconds: as long as it is
 #: remembered that a key may not use it.
 IDLE_S: Final = 600.0
@@ -36,7 +36,7 @@ class CountedModels:
 
     def counted_as(self, model: str | None) -> str:
         """The name under which calls of a model are counted."""
-        if not model or len(model) > LONGEST_NAME:
+        if not model or len(model) > LONGEST_MODEL:
             return OTHERS
         now = time.monotonic()
         place = self._places.pop(model, None)
@@ -52,7 +52,7 @@ class CountedModels:
         """Note that a provider has answered for a model: there is such a one."""
         place = self._places.get(model)
         if place is None:
-            if len(model) > LONGEST_NAME or not self._has_room():
+            if len(model) > LONGEST_MODEL or not self._has_room():
                 return
             place = self._places[model] = _Place(time.monotonic())
         place.is_real = True

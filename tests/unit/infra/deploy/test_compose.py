@@ -108,6 +108,13 @@ def test_every_keyway_variable_is_a_setting_and_a_default_is_the_setting_s_own()
             assert value == (f"{default:g}" if isinstance(default, float) else written)
 
 
+def test_services_are_told_how_large_a_message_rabbitmq_takes() -> None:
+    said = (ROOT / "infra/deploy/rabbitmq/rabbitmq.conf").read_text()
+    (most,) = re.findall(r"^max_message_size = (\d+)$", said, re.MULTILINE)
+    told = {service["environment"].get("KEYWAY_MAX_MESSAGE_BYTES") for service in OURS.values()}
+    assert told == {most}
+
+
 @pytest.mark.parametrize("name", sorted(STAYING))
 def test_a_service_that_stays_is_checked_restarted_and_limited(name: str) -> None:
     service = STAYING[name]

@@ -134,6 +134,12 @@ def test_every_setting_that_is_given_is_one() -> None:
     assert {name.removeprefix("KEYWAY_").lower() for name in given} <= Settings.model_fields.keys()
 
 
+def test_services_are_told_how_large_a_message_rabbitmq_takes() -> None:
+    said = named("RabbitmqCluster", "rabbitmq")["spec"]["rabbitmq"]["additionalConfig"]
+    (most,) = re.findall(r"^max_message_size = (\d+)$", said, re.MULTILINE)
+    assert named("ConfigMap", "keyway")["data"]["KEYWAY_MAX_MESSAGE_BYTES"] == most
+
+
 def test_workers_are_scaled_by_the_depth_of_lanes_and_of_nothing_else() -> None:
     scaled = named("ScaledObject", "worker")["spec"]
     (trigger,) = scaled["triggers"]

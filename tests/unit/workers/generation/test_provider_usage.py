@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Outcome, Path, Usage
-from infra.bounds import MOST_NANOUSD, MOST_TOKENS
+from infra.bounds import LONGEST_MODEL, MOST_NANOUSD, MOST_TOKENS
 from infra.prices import Price, set_by_hand
 from tests.builders import NOW, make_envelope, make_key
 from workers.generation.answers import Answer, Failure
 from workers.generation.classification import MODEL_UNAVAILABLE
-from workers.generation.provider_usage import LONGEST_MODEL, model_of, untrue_usage, usage_of
+from workers.generation.provider_usage import model_of, untrue_usage, usage_of
 from workers.generation.reading import Request
 from workers.generation.spending import LONGEST_CODE, answered, failed
 from workers.keys.pool import Reservation

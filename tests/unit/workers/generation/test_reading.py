@@ -81,6 +81,17 @@ def test_a_model_that_is_no_text_is_none(model: object) -> None:
     assert good({"path": "/moderations", "body": {"model": model}}).model is None
 
 
+@pytest.mark.parametrize("name", ["m" * 256, "é" * 256, ""])
+def test_a_model_may_have_a_long_name(name: str) -> None:
+    assert good({"path": "/moderations", "body": {"model": name}}).model == name
+
+
+@pytest.mark.parametrize("name", ["m" * 257, "é" * 257])
+def test_a_model_whose_name_is_too_long_is_refused_with_the_bound(name: str) -> None:
+    invalid = bad({"path": "/moderations", "body": {"model": name}})
+    assert invalid.reason == "body.model has 257 characters, expected at most 256"
+
+
 def test_the_body_goes_to_the_provider_with_the_same_values() -> None:
     body = {
         "model": "m",

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.keys.counted_models import IDLE_S, LONGEST_NAME, MOST_MODELS, OTHERS, CountedModels
+from infra.bounds import LONGEST_MODEL
+from workers.keys.counted_models import IDLE_S, MOST_MODELS, OTHERS, CountedModels
 
 
 class Clock:
@@ -30,7 +31,7 @@ def full() -> CountedModels:
     return models
 
 
-@pytest.mark.parametrize("model", [None, "", "m" * (LONGEST_NAME + 1)])
+@pytest.mark.parametrize("model", [None, "", "m" * (LONGEST_MODEL + 1)])
 def test_what_names_no_model_has_no_place(model: str | None) -> None:
     assert CountedModels().counted_as(model) == OTHERS
 
