@@ -1,6 +1,7 @@
 """Metrics for Prometheus: one registry a process, served at `/metrics` where a port is set."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 
 #: Models that get a label of their own in one process; further ones are told together, as `OTHER`.
 MOST_MODELS = 50
+#: Those of them that the providers of one automation may name, so that one that lies leaves room for others.
+MOST_OF_AUTOMATION = 25
 OTHER = "other"
 
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
@@ -37,24 +40,31 @@ class Children(dict[tuple[str, ...], Metric], Generic[Metric]):
 
 
 class ModelNames:
-    """The values of the label `model`: few, whatever models requests name."""
+    """The values of the label `model`: few, whatever models requests and providers name."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
+        #: How many of them were first named for each automation.
+        self._named: Counter[str] = Counter()
 
-    def label(self, model: str | None, *, is_real: bool) -> str:
+    def label(self, model: str | None, *, answered_for: str | None) -> str:
         """A model's label.
 
         Args:
             model: its name; None: nobody named one.
-            is_real: whether a provider has answered for it. No other model gets a label of its own.
+            answered_for: the automation whose provider has answered under this name; None: no provider has,
+                and the model gets no label of its own.
         """
         if model is None:
             return OTHER
-        if model not in self._known:
-            if not is_real or len(self._known) >= MOST_MODELS:
-                return OTHER
-            self._known.add(model)
+        if model in self._known:
+            return model
+        if answered_for is None or len(self._known) >= MOST_MODELS:
+            return OTHER
+        if self._named[answered_for] >= MOST_OF_AUTOMATION:
+            return OTHER
+        self._named[answered_for] += 1
+        self._known.add(model)
         return model
 
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import Metric
 
 from infra.consumed_metrics import BatchMetrics, handler_name
-from infra.metrics import MOST_MODELS, OTHER, Exposition, ModelNames
+from infra.metrics import MOST_MODELS, MOST_OF_AUTOMATION, OTHER, Exposition, ModelNames
 from infra.readiness import NotConsumedGauge
 from workers.accounting.fleet_metrics import FleetMetrics
 from workers.accounting.metrics import LedgerMetrics
@@ -78,12 +78,20 @@ def test_no_metric_is_labelled_by_user_or_request() -> None:
 
 def test_models_that_nobody_answered_for_and_those_beyond_the_first_are_told_together() -> None:
     names = ModelNames()
-    assert names.label("made-up", is_real=False) == OTHER
-    assert names.label(None, is_real=True) == OTHER
+    assert names.label("made-up", answered_for=None) == OTHER
+    assert names.label(None, answered_for="bot") == OTHER
     for number in range(MOST_MODELS):
-        assert names.label(f"model-{number}", is_real=True) == f"model-{number}"
-    assert names.label("one-more", is_real=True) == OTHER
-    assert names.label("model-0", is_real=False) == "model-0"
+        assert names.label(f"model-{number}", answered_for=f"bot-{number % 2}") == f"model-{number}"
+    assert names.label("one-more", answered_for="bot-2") == OTHER
+    assert names.label("model-0", answered_for=None) == "model-0"
+
+
+def test_a_provider_that_makes_models_up_takes_no_label_from_another_automation_s_models() -> None:
+    names = ModelNames()
+    labels = {names.label(f"made-up-{number}", answered_for="liar") for number in range(1000)}
+    assert len(labels - {OTHER}) == MOST_OF_AUTOMATION
+    for number in range(MOST_MODELS - MOST_OF_AUTOMATION):
+        assert names.label(f"model-{number}", answered_for="honest") == f"model-{number}"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ class RequestMetrics:
         self._key_wait[automation_id,].observe(progress.waited_s)
         if progress.attempts:
             last = progress.attempts[-1]
-            self._provider[self._models.label(last.model, is_real=False),].observe(provider)
+            self._provider[self._models.label(last.model, answered_for=None),].observe(provider)
         if progress.backed_off_s:
             self._back_off.observe(progress.backed_off_s)
         self._overhead.observe(max(0.0, held - progress.waited_s - progress.backed_off_s - provider))
@@ -159,7 +159,8 @@ class RequestMetrics:
     def attempt(self, automation_id: str, attempt: AttemptRecord) -> None:
         """Count an attempt that is told to accounting."""
         self._attempts[automation_id, attempt.key_alias, attempt.outcome].inc()
-        usage, label = attempt.usage, self._models.label(attempt.model, is_real=attempt.outcome is Outcome.OK)
+        usage, is_real = attempt.usage, attempt.outcome is Outcome.OK
+        label = self._models.label(attempt.model, answered_for=automation_id if is_real else None)
         if not attempt.cost.known:
             self._unpriced[automation_id, label].inc()
         if not usage.total_tokens:

@@ -128,6 +128,7 @@ class Replies:
         properties.message_id = envelope.request_id
         properties.correlation_id = envelope.correlation_id or envelope.request_id
         content = body
+        is_told = False
 
         async def publish() -> None:
             nonlocal content
@@ -147,7 +148,10 @@ class Replies:
                 raise
 
         def note(error: Exception) -> None:
-            log.info("reply_delayed", about=envelope, error=type(error).__name__)
+            nonlocal is_told
+            if not is_told:
+                log.info("reply_delayed", about=envelope, error=type(error).__name__)
+            is_told = True
 
         try:
             await retrying(

@@ -1,0 +1,42 @@
+"""An answer that the broker does not take at once is sent again, and that is said once."""
+
+from typing import Any, cast
+
+import pytest
+from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic
+from structlog.testing import capture_logs
+
+from tests.builders import make_envelope
+from workers.generation import replies
+from workers.generation.replies import Replies
+from workers.generation.result import FIRST
+
+
+class FullQueue:
+    """A reply queue that refuses a few publishes."""
+
+    def __init__(self, refusals: int) -> None:
+        self._refusals = refusals
+        self.taken: list[bytes] = []
+
+    async def publish(self, body: bytes, *_: object, **__: object) -> None:
+        """As `ConfirmedPublishing` does."""
+        if self._refusals:
+            self._refusals -= 1
+            raise DeliveryError(None, Basic.Nack())
+        self.taken.append(body)
+
+
+@pytest.mark.parametrize(("refusals", "lines"), [(0, 0), (1, 1), (20, 1)])
+async def test_a_reply_queue_that_stays_full_is_one_line_for_each_answer(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, lines: int
+) -> None:
+    monkeypatch.setattr(replies, "RETRY_S", 0.001)
+    monkeypatch.setattr(replies, "LONGEST_RETRY_S", 0.001)
+    queue = FullQueue(refusals)
+    with capture_logs() as logged:
+        envelope = make_envelope(reply_to="replies.billing-bot")
+        await Replies(cast("Any", queue), cast("Any", None)).result(envelope, b'{"a":1', FIRST)
+    assert len(queue.taken) == 1
+    assert [line["event"] for line in logged] == ["reply_delayed"] * lines
