@@ -88,9 +88,19 @@ class DirectAddresses:
         """
         # Cancelled in the moment in which RabbitMQ closes the channel, aiormq would write to it once more,
         # and RabbitMQ would close the connection.
-        return await asyncio.shield(self._look(address, automation_id))
+        found = await asyncio.shield(self._look(address, automation_id))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    async def _look(self, address: str, automation_id: str) -> bool:
+    async def _look(self, address: str, automation_id: str) -> bool | Exception:
+        """Look, whoever waits for it still: what it fails of is its answer."""
+        try:
+            return await self._ask(address, automation_id)
+        except UNANSWERED as error:
+            return error
+
+    async def _ask(self, address: str, automation_id: str) -> bool:
         async with self._looking:
             if self._failed.get(address, 0) >= MOST_LOOKS:
                 return False

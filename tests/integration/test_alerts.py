@@ -108,15 +108,19 @@ async def a_pool_that_runs_dry(world: World) -> None:
 async def a_lane_that_stands(world: World) -> None:
     bot = await world.add_automation()
     await world.add_key(bot, "Primary")
-    await world.provisioner.set_paused(bot, paused=True, actor=ACTOR)
+
+    async def is_consumed() -> bool:
+        async with world.connection.channel() as channel:
+            lane = await channel.declare_queue(names.lane_queue(bot), passive=True, robust=False)
+            return bool(lane.declaration_result.consumer_count)
+
+    async def is_left() -> bool:
+        return not await is_consumed()
+
     async with Collector(world, bot) as collector:
-
-        async def left() -> bool:
-            async with world.connection.channel() as channel:
-                lane = await channel.declare_queue(names.lane_queue(bot), passive=True, robust=False)
-                return lane.declaration_result.consumer_count == 0
-
-        await eventually(left, "no worker consumes the lane")
+        await eventually(is_consumed, "the worker consumes the lane")
+        await world.provisioner.set_paused(bot, paused=True, actor=ACTOR)
+        await eventually(is_left, "no worker consumes the lane")
         await collector.ask("r-1")
         await raised(world, "lane_old", bot)
         found = await alert(world, "lane_old", bot)

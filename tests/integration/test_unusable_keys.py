@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from contracts import Keyway
 from contracts.errors import NoUsableKeyError
 from infra.vault import Vault
+from tests.console import Console
 from tests.harness import World, eventually
 from tests.lessee import add_bot, signed_in
 from tests.scraped import scrape, services
@@ -107,7 +108,7 @@ async def test_an_automation_whose_only_key_can_not_be_called_is_told_so_and_not
     ids=["undecryptable", "no-secret", "limit-text", "limit-negative", "tier", "status", "window"],
 )
 async def test_a_key_whose_document_is_broken_keeps_none_from_the_others(
-    shared: World, changes: dict[str, Any]
+    shared: World, console: Console, changes: dict[str, Any]
 ) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Broken")
@@ -119,6 +120,9 @@ async def test_a_key_whose_document_is_broken_keeps_none_from_the_others(
     status, listed, errors = await shared.cli("keys", "list", bot, "--json")
     assert (status, errors) == (0, "")
     assert {key["alias"] for key in json.loads(listed)} == {"Broken", "Whole"}
+    for path in (f"/api/keys?automation_id={bot}", "/api/overview"):
+        answer = await console.admin.call("GET", path)
+        assert answer.status == 200, (path, answer.text)
     (accounting,) = services(shared, "accounting")
 
     async def told() -> bool:

@@ -15,10 +15,10 @@ from infra.alerts import AlertKind
 from infra.metrics import Exposition
 from infra.money import NANO
 from workers.accounting.fleet import Books, Fleet, FleetReader, Queues
+from workers.keys.key import STATUSES
 
 #: A reading is good for so long, in seconds, however often Prometheus asks.
 FRESH_S = 2.0
-STATUSES = ("active", "exhausted", "error", "disabled")
 
 
 class FleetMetrics(Collector):

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from contracts.messages import Outcome
+from contracts.messages import KeyStatus, Outcome
 from infra.vault import Sealed
 from workers.keys.reported import Reported
 
 #: The largest limit: MongoDB's largest integer.
 LARGEST_LIMIT = 2**63 - 1
 HIGHEST_TIER = 2
+STATUSES: tuple[str, ...] = get_args(KeyStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Key:
             tier=_tier(document.get("tier", 0)),
             secret=Sealed.from_document(document["secret"]),
             limits=Limits(**{name: _limit(name, value) for name, value in document["limits"].items()}),
-            status=document["status"],
+            status=_status(document["status"]),
             status_reason=document.get("status_reason", ""),
             status_until=_seconds_or_none(document.get("status_until")),
             cause=document.get("status_cause"),
@@ -216,6 +217,12 @@ def _tier(value: object) -> int:
     if not isinstance(value, int) or not 0 <= value <= HIGHEST_TIER:
         raise ValueError(f"tier is not one of 0 to {HIGHEST_TIER}")
     return value
+
+
+def _status(value: object) -> str:
+    if value not in STATUSES:
+        raise ValueError(f"status is none of {', '.join(STATUSES)}")
+    return str(value)
 
 
 def _limit(name: str, value: object) -> int | None:

@@ -17,7 +17,7 @@ from tests.chaos.noisy_neighbour.ordinary import Ordinary, request_body
 from tests.harness import ACTOR, World, eventually
 
 #: What an operator allows the neighbour: short deadlines, so that an act is over soon.
-SETTINGS = {"deadline_s": 8, "call_timeout_s": 3}
+SETTINGS = {"deadline_s": 4, "call_timeout_s": 1}
 #: How long what an act leaves behind may take to be dealt with, in seconds.
 LEFTOVERS_S = 60.0
 GOOD = request_body("hello")
