@@ -9,21 +9,27 @@ from infra.local.ports import ANY, choose_ports, claim, is_free
 USUAL = {"amqp": 5672, "epmd": None}
 
 
+def claimed(_: int) -> bool:
+    """Whatever others on this machine have claimed."""
+    return True
+
+
 def test_the_ports_of_last_time_come_first() -> None:
-    chosen = choose_ports(USUAL, {"amqp": 7001, "epmd": 7002}, lambda _: True)
+    chosen = choose_ports(USUAL, {"amqp": 7001, "epmd": 7002}, lambda _: True, claimed)
     assert chosen == {"amqp": 7001, "epmd": 7002}
 
 
 def test_the_customary_port_is_next_when_the_one_of_last_time_is_taken() -> None:
-    assert choose_ports(USUAL, {"amqp": 7001}, lambda port: port != 7001)["amqp"] == 5672
+    chosen = choose_ports(USUAL, {"amqp": 7001}, lambda port: port != 7001, claimed)
+    assert chosen["amqp"] == 5672
 
 
 def test_any_free_port_serves_when_the_customary_one_is_taken() -> None:
-    assert choose_ports(USUAL, {}, lambda port: port != 5672)["amqp"] in ANY
+    assert choose_ports(USUAL, {}, lambda port: port != 5672, claimed)["amqp"] in ANY
 
 
 def test_no_port_is_given_twice() -> None:
-    chosen = choose_ports({"a": 5672, "b": 5672, "c": None}, {"c": 5672}, lambda _: True)
+    chosen = choose_ports({"a": 5672, "b": 5672, "c": None}, {"c": 5672}, lambda _: True, claimed)
     assert len(set(chosen.values())) == 3
 
 
