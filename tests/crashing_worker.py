@@ -3,34 +3,42 @@
 python -m tests.crashing_worker STEP [MUTATION]
 
 A step is a moment at which the task of a request is suspended, or goes on after that. So each awaited step
-has one at which what it waits for is not done, and one at which it is. They are counted from 1, as they come.
-With 0, the worker lives, and tells the steps in a log line. A mutation is a defect of the request's life: the
-tests show that what judges them finds it.
+has one at which what it waits for is not done, and one at which it is. It is named by what is awaited, from
+the outside to the inside, and by how many steps had that name before. With the step `none`, the worker lives,
+and tells the steps in a log line. A mutation is a defect of the request's life: the tests show that what
+judges them finds it.
 """
 
 import json
 import os
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from infra.deliveries import Delivery
+from workers.generation.answers import Answer, Failure
 from workers.generation.automation import Automation
 from workers.generation.journal import Record
 from workers.generation.reading import Envelope
 from workers.generation.request import RequestHandler
 from workers.generation.result import FIRST, Error
+from workers.generation.upstream import Upstream
 from workers.generation.work import Work
 
 #: The exit status of a worker that crashed as it was told to.
 CRASHED = 99
 TOLD = "request_steps"
+#: The step at which no worker ends.
+NO_STEP = "none"
+
+T = TypeVar("T")
 
 
-class Steps(Awaitable[None]):
+class Steps(Awaitable[T], Generic[T]):
     """Drives a coroutine from step to step.
 
     Args:
@@ -38,18 +46,19 @@ class Steps(Awaitable[None]):
         reached: told each step as it comes.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], reached: Callable[[str], None]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], reached: Callable[[str], None]) -> None:
         self._coroutine = coroutine
         self._reached = reached
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, T]:
         """Run the coroutine to its end."""
         resume: Callable[[], Any] = partial(self._coroutine.send, None)
         while True:
             try:
                 waited_for = resume()
-            except StopIteration:
-                return
+            except StopIteration as end:
+                returned: T = end.value
+                return returned
             name = where(self._coroutine)
             self._reached(f"{name}: waits")
             try:
@@ -70,25 +79,32 @@ def where(coroutine: Any) -> str:
     return " > ".join(names)
 
 
-def crash_at(step: int) -> None:
-    """Have this process end at a step of the first request."""
-    original = RequestHandler.handle
+def crash_at(step: str) -> None:
+    """Have this process end at a step of its requests."""
+    steps: list[str] = []
+    counts: Counter[str] = Counter()
 
-    async def handle(
+    def reached(name: str) -> None:
+        counts[name] += 1
+        steps.append(f"{name} {counts[name]}")
+        if steps[-1] == step:
+            os._exit(CRASHED)
+
+    handle, stream = RequestHandler.handle, Upstream.stream
+
+    async def handle_in_steps(
         self: RequestHandler, message: Delivery, automation: Automation, *, ended: Error | None = None
     ) -> None:
-        steps: list[str] = []
-
-        def reached(name: str) -> None:
-            steps.append(name)
-            if len(steps) == step:
-                os._exit(CRASHED)
-
-        await Steps(original(self, message, automation, ended=ended), reached)
+        await Steps(handle(self, message, automation, ended=ended), reached)
         sys.stdout.write(json.dumps({"event": TOLD, "steps": steps}) + "\n")
         sys.stdout.flush()
 
-    RequestHandler.handle = handle  # type: ignore[method-assign]
+    # A task of its own passes a stream on, while the request's task waits.
+    async def stream_in_steps(self: Upstream, *call: Any, **how: Any) -> Answer | Failure:
+        return await Steps(stream(self, *call, **how), reached)
+
+    RequestHandler.handle = handle_in_steps  # type: ignore[method-assign]
+    Upstream.stream = stream_in_steps  # type: ignore[method-assign]
 
 
 def acknowledge_before_the_record() -> None:
@@ -130,7 +146,7 @@ def main() -> None:
     step, *mutations = sys.argv[1:]
     for mutation in mutations:
         MUTATIONS[mutation]()
-    crash_at(int(step))
+    crash_at(step)
     sys.argv = ["workers.cli.main", "worker"]
     runpy.run_module("workers.cli.main", run_name="__main__", alter_sys=True)
 

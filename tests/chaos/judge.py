@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from contracts.messages import GenerationResult
 
 AMBIGUOUS = "ambiguous"
+OK, BAD_REQUEST = 200, 400
 #: Problems that an assertion names; of the others it gives the number.
 SHOWN = 8
 
@@ -27,7 +28,8 @@ class Verdict:
         replies: all that came, repeats included.
         repeats: replies that say that they are one.
         calls: that the provider saw.
-        called_again: calls beyond the first of a request, each of which must be counted as ambiguous.
+        called_again: calls beyond the first of a request, refused ones aside, each of which must be counted
+            as ambiguous.
         rows: of the ledger.
         ambiguous: rows of calls of which nobody knows whether they were made.
         cleared_up: calls that were counted as ambiguous, until the event of the worker that made them came.
@@ -65,7 +67,7 @@ def judge(
     rows: Sequence[dict[str, Any]],
     doubts: Mapping[str, int] = MappingProxyType({}),
 ) -> Verdict:
-    """Judge a run in which the provider itself was without fault.
+    """Judge a run in which the provider answered what it took, and refused or failed what it says it did.
 
     Args:
         asked: ids of the requests that the broker has confirmed.
@@ -96,7 +98,7 @@ def judge(
         replies=len(answers),
         repeats=sum(answer.replayed for answer in answers),
         calls=len(calls),
-        called_again=sum(max(0, len(calls_of[request_id]) - 1) for request_id in known),
+        called_again=sum(max(0, _answered(calls_of[request_id]) - 1) for request_id in known),
         rows=len(rows),
         ambiguous=_ambiguous(rows),
         cleared_up=sum(
@@ -126,26 +128,32 @@ def _problems_of_answers(answers: Sequence[GenerationResult]) -> list[str]:
 def _problems_of_books(
     calls: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], doubts: int
 ) -> list[str]:
-    """Each call is booked; a row without a call, and a call beyond the first, only where it is ambiguous."""
+    """Each call is booked; a row without a call, and a call after an answer, only where it is ambiguous."""
     problems = []
-    ambiguous = _ambiguous(rows)
+    ambiguous, answered = _ambiguous(rows), _answered(calls)
     if len(calls) > len(rows):
         problems.append(f"{len(calls)} calls, but {len(rows)} rows in the ledger")
     if len(rows) - len(calls) > ambiguous:
         problems.append(
             f"{len(rows)} rows in the ledger, {ambiguous} of them ambiguous, of {len(calls)} calls"
         )
-    if len(calls) - 1 > max(ambiguous, doubts):
-        problems.append(f"called {len(calls)} times, {max(ambiguous, doubts)} of them ambiguous")
+    if answered - 1 > max(ambiguous, doubts):
+        problems.append(f"called {answered} times, {max(ambiguous, doubts)} of them ambiguous")
     if len({row["_id"] for row in rows}) < len(rows):
         problems.append("a row that is there twice")
     tokens_called = sum(call["total_tokens"] for call in calls)
     tokens_booked = sum(row["total_tokens"] for row in rows)
     if not ambiguous and tokens_called != tokens_booked:
         problems.append(f"{tokens_called} tokens at the provider, {tokens_booked} in the ledger")
-    if counted := Counter(row["outcome"] for row in rows if row["outcome"] not in {"ok", AMBIGUOUS}):
-        problems.append(f"attempts that failed, though the provider is without fault: {dict(counted)}")
+    failed = Counter(row["outcome"] for row in rows if row["outcome"] not in {"ok", AMBIGUOUS})
+    if failed.total() > len(calls) - answered:
+        problems.append(f"attempts that failed, though the provider is without fault: {dict(failed)}")
     return problems
+
+
+def _answered(calls: Sequence[dict[str, Any]]) -> int:
+    """How many calls the provider answered, or may have."""
+    return sum((call["http_status"] or OK) < BAD_REQUEST for call in calls)
 
 
 def _ambiguous(rows: Sequence[dict[str, Any]]) -> int:

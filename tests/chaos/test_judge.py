@@ -32,8 +32,13 @@ def failure(code: str) -> GenerationResult:
     return answer(status="failed", response=None, error=error)
 
 
-def call(request_id: str = "r-1", tokens: int = 5) -> dict[str, Any]:
-    return {"client_request_id": request_id, "path": "/chat/completions", "total_tokens": tokens}
+def call(request_id: str = "r-1", tokens: int = 5, http_status: int = 200) -> dict[str, Any]:
+    return {
+        "client_request_id": request_id,
+        "path": "/chat/completions",
+        "total_tokens": tokens,
+        "http_status": http_status,
+    }
 
 
 def row(number: int = 1, request_id: str = "r-1", outcome: str = "ok", tokens: int = 5) -> dict[str, Any]:
@@ -47,6 +52,8 @@ def row(number: int = 1, request_id: str = "r-1", outcome: str = "ok", tokens: i
 
 REPEAT = answer(replayed=True)
 GUESS = row(2, outcome="ambiguous", tokens=9)
+REFUSED_CALL = call(tokens=0, http_status=429)
+REFUSED_ROW = row(outcome="rate_limited", tokens=0)
 PROBE = {**call("probe"), "path": "/models"}
 
 
@@ -59,8 +66,9 @@ PROBE = {**call("probe"), "path": "/models"}
         ([answer()], [call(), call()], [row(), GUESS]),
         ([answer()], [call()], [row(), GUESS]),
         ([answer()], [call(), PROBE], [row()]),
+        ([answer()], [REFUSED_CALL, call()], [REFUSED_ROW, row(2)]),
     ],
-    ids=["plain", "repeats", "first-lost-on-its-way", "called-again", "never-called", "probe"],
+    ids=["plain", "repeats", "first-lost-on-its-way", "called-again", "never-called", "probe", "failed-over"],
 )
 def test_a_run_that_kept_its_promises_passes(
     answers: list[GenerationResult], calls: list[dict[str, Any]], rows: list[dict[str, Any]]
@@ -82,6 +90,8 @@ def test_a_run_that_kept_its_promises_passes(
         ([answer()], [], [row()], "1 rows in the ledger, 0 of them ambiguous, of 0 calls"),
         ([answer()], [call()], [row(tokens=6)], "5 tokens at the provider, 6 in the ledger"),
         ([answer()], [call()], [row(outcome="server_error")], "without fault"),
+        ([answer()], [REFUSED_CALL, call()], [row(2)], "2 calls, but 1 rows"),
+        ([answer()], [REFUSED_CALL, call()], [REFUSED_ROW, REFUSED_ROW, row(2)], "there twice"),
         ([answer()], [call(), call()], [row(), row()], "there twice"),
         ([answer(), answer("r-2")], [call()], [row()], "r-2: answered, though nobody asked"),
         ([answer()], [call(), call("r-2")], [row()], "r-2: called, though nobody asked"),

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -11,21 +11,72 @@ import pytest
 from contracts import names
 from tests.chaos.judge import Verdict, judge
 from tests.collector import Collector
-from tests.crashing_worker import CRASHED, TOLD
+from tests.crashing_worker import CRASHED, NO_STEP, TOLD
 from tests.harness import Service, World, eventually
 
 ASKED = "asked"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
-PLAIN = json.dumps({"path": "/chat/completions", "body": CHAT}).encode()
+PLAIN_BODY = json.dumps({"path": "/chat/completions", "body": CHAT}).encode()
+STREAM_BODY = json.dumps({"path": "/chat/completions", "body": {**CHAT, "stream": True}}).encode()
 #: Workers that are started at a time.
 AT_ONCE = 4
-#: What a request does, in this order; each is a step, or the place of some.
-LIFE = (
-    "Attempts.first",
-    "Journal.claim",
-    "Attempts._ask",
-    "RequestHandler._record",
-    "RequestHandler._reply",
+#: Steps of the same name in which workers die.
+MOST_ALIKE = 2
+#: A request waits for no key before it is claimed, however soon there is one.
+CLAIMED_FIRST = "workers.generation.attempts.AT_ONCE_S=0"
+#: Until when a key has no room that is waited for, in milliseconds.
+COOLED_MS = 1000
+
+
+async def one_key(world: World, bot: str) -> None:
+    await world.add_key(bot, "Primary")
+
+
+async def a_key_that_refuses_first(world: World, bot: str) -> None:
+    """Of keys that are alike the one that was never used is tried first."""
+    backup = await world.add_key(bot, "Backup")
+    await world.mongo.keys.update_one({"_id": backup}, [{"$set": {"last_used_at": "$$NOW"}}])
+    await world.add_key(bot, "Refusing", {"rate_limited_for_ms": 3_600_000})
+
+
+async def a_key_that_has_no_room_yet(world: World, bot: str) -> None:
+    key = await world.add_key(bot, "Primary")
+    cooled = {"cooled_until": {"$add": ["$$NOW", COOLED_MS]}, "cool_reason": "rate_limited"}
+    await world.mongo.keys.update_one({"_id": key}, [{"$set": cooled}])
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A kind of request.
+
+    Attributes:
+        places: what it does, in this order; each is a step, or the place of some.
+        body: of the request.
+        keys: adds those of its automation.
+        constants: of its workers that have other values.
+    """
+
+    places: tuple[str, ...]
+    body: bytes = PLAIN_BODY
+    keys: Callable[[World, str], Awaitable[None]] = one_key
+    constants: tuple[str, ...] = ()
+
+
+PLAIN = Life(
+    (
+        "Attempts.first",
+        "Journal.claim",
+        "Attempts._ask",
+        "RequestHandler._record",
+        "RequestHandler._reply",
+    )
+)
+STREAMED = Life(("Attempts._stream > wait", "Chunks.send"), STREAM_BODY)
+FAILED_OVER = Life(("Attempts._ask", "Attempts.reserve", "Journal.begin"), keys=a_key_that_refuses_first)
+WAITING = Life(
+    ("Journal.claim", "Journal.begin", "Attempts._ask"),
+    keys=a_key_that_has_no_room_yet,
+    constants=(CLAIMED_FIRST,),
 )
 
 
@@ -34,21 +85,25 @@ class Lane:
     """A request of an automation of its own, whose worker dies at a step."""
 
     bot: str
-    step: int
+    life: Life
+    step: str
     collector: Collector
 
 
-async def crash(world: World, lane: Lane, body: bytes, *mutation: str) -> Service:
+async def crash(world: World, lane: Lane, *mutation: str) -> Service:
     """Ask, and have a worker die of it, or end it where it comes to its end before."""
     worker = await Service.start(
         world.folder / f"{lane.bot}.log",
         {**world.environment, "KEYWAY_LANES": lane.bot},
+        "tests.altered",
+        *lane.life.constants,
+        "--",
         "tests.crashing_worker",
-        str(lane.step),
+        lane.step,
         *mutation,
     )
     world.services.append(worker)
-    await lane.collector.ask(ASKED, body)
+    await lane.collector.ask(ASKED, lane.life.body)
 
     async def is_over() -> bool:
         return worker.process.returncode is not None or f'"{TOLD}"' in worker.log.read_text()
@@ -60,30 +115,32 @@ async def crash(world: World, lane: Lane, body: bytes, *mutation: str) -> Servic
     return worker
 
 
-async def open_lane(world: World, step: int) -> Lane:
+async def open_lane(world: World, life: Life, step: str) -> Lane:
     bot = await world.add_automation()
-    await world.add_key(bot, "Primary")
-    return Lane(bot, step, await Collector(world, bot).__aenter__())
+    await life.keys(world, bot)
+    return Lane(bot, life, step, await Collector(world, bot).__aenter__())
 
 
-async def steps_of(world: World, body: bytes, *mutation: str) -> list[str]:
+async def steps_of(world: World, life: Life, *mutation: str) -> list[str]:
     """The steps of a request that is not disturbed."""
-    worker = await crash(world, await open_lane(world, 0), body, *mutation)
+    lane = await open_lane(world, life, NO_STEP)
+    worker = await crash(world, lane, *mutation)
+    await close([lane])
     (told,) = [event["steps"] for event in worker.events() if event["event"] == TOLD]
     return list(told)
 
 
-async def crash_at(world: World, steps: Sequence[int], body: bytes, *mutation: str) -> list[Lane]:
+async def crash_at(world: World, steps: Sequence[tuple[Life, str]], *mutation: str) -> list[Lane]:
     """Have workers die at steps, each of a request of its own, and another worker end what they left."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(step: int) -> Lane:
+    async def one(life: Life, step: str) -> Lane:
         async with gate:
-            lane = await open_lane(world, step)
-            await crash(world, lane, body, *mutation)
+            lane = await open_lane(world, life, step)
+            await crash(world, lane, *mutation)
             return lane
 
-    lanes = await asyncio.gather(*map(one, steps))
+    lanes = await asyncio.gather(*(one(life, step) for life, step in steps))
     left = [lane for lane in lanes if await is_left(world, lane)]
     await world.silence_workers()
     survivor = await world.start_worker()
@@ -96,6 +153,13 @@ async def crash_at(world: World, steps: Sequence[int], body: bytes, *mutation: s
     await eventually(are_ended, "the end of what was left", within_s=60)
     assert await survivor.stop() == 0
     return lanes
+
+
+def kind_of(step: str) -> str:
+    """What steps have in common of which one is enough: calls are alike, and so are a stream's later chunks."""
+    name, _, number = step.rpartition(" ")
+    in_call = name.rpartition("Upstream._ask > ")[2]
+    return f"{in_call} {min(int(number), MOST_ALIKE)}"
 
 
 async def is_left(world: World, lane: Lane) -> bool:
@@ -131,13 +195,20 @@ async def close(lanes: Sequence[Lane]) -> None:
 
 
 @pytest.mark.minutes
-@pytest.mark.parametrize("body", [PLAIN], ids=["plain"])
-async def test_a_worker_may_die_at_each_step_of_a_request(world: World, body: bytes) -> None:
+async def test_a_worker_may_die_at_each_step_of_a_request(world: World) -> None:
     await world.start_accounting()
-    steps = await steps_of(world, body)
-    places = [next((place for place in LIFE if place in step), "") for step in steps]
-    assert [place for place in dict.fromkeys(places) if place] == list(LIFE), steps
-    lanes = await crash_at(world, range(1, len(steps) + 1), body)
+    lives = (PLAIN, STREAMED, FAILED_OVER, WAITING)
+    known: set[str] = set()
+    steps: list[tuple[Life, str]] = []
+    for life, found in zip(
+        lives, await asyncio.gather(*(steps_of(world, life) for life in lives)), strict=True
+    ):
+        places = [next((place for place in life.places if place in step), "") for step in found]
+        assert [place for place in dict.fromkeys(places) if place] == list(life.places), found
+        new = {kind_of(step): step for step in reversed(found)}
+        steps += [(life, step) for kind, step in reversed(new.items()) if kind not in known]
+        known |= new.keys()
+    lanes = await crash_at(world, steps)
     for lane in lanes:
 
         async def is_kept(lane: Lane = lane) -> bool:
@@ -146,7 +217,7 @@ async def test_a_worker_may_die_at_each_step_of_a_request(world: World, body: by
         try:
             await eventually(is_kept, "books that agree")
         except AssertionError:
-            print(f"after {steps[lane.step - 1]}")  # noqa: T201  # pytest shows it
+            print(f"{lane.life.places} after {lane.step}")  # noqa: T201  # pytest shows it
             (await verdict_of(world, lane)).assert_kept()
             raise
     await close(lanes)
@@ -161,8 +232,7 @@ async def test_a_worker_may_die_at_each_step_of_a_request(world: World, body: by
 )
 async def test_the_judge_finds_a_life_in_the_wrong_order(world: World, mutation: str, found: str) -> None:
     steps = await steps_of(world, PLAIN, mutation)
-    recording = [number for number, step in enumerate(steps, start=1) if "_record" in step]
-    lanes = await crash_at(world, recording, PLAIN, mutation)
+    lanes = await crash_at(world, [(PLAIN, step) for step in steps if "_record" in step], mutation)
     verdicts = [await verdict_of(world, lane) for lane in lanes]
     assert any(found in problem for verdict in verdicts for problem in verdict.problems), verdicts
     await close(lanes)
