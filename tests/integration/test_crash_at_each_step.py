@@ -156,7 +156,7 @@ async def crash_at(world: World, steps: Sequence[tuple[Life, str]], *mutation: s
 
 
 def kind_of(step: str) -> str:
-    """What steps have in common of which one is enough: calls are alike, and so are a stream's later chunks."""
+    """What alike steps share, of which one is enough: those within a call, and a stream's later chunks."""
     name, _, number = step.rpartition(" ")
     in_call = name.rpartition("Upstream._ask > ")[2]
     return f"{in_call} {min(int(number), MOST_ALIKE)}"

@@ -26,6 +26,7 @@ from infra.stored_results import open_stored, stored_context
 from infra.vault import Vault
 from workers.generation.reading import Request
 from workers.generation.request_digest import digest_of
+from workers.keys.pool import Reservation
 
 #: A claim is kept for so much longer than its result would be: a call takes a while after its deadline.
 CLAIM_MARGIN = timedelta(hours=2)
@@ -76,6 +77,11 @@ class Call:
     key_alias: str
     reserved_tokens: int
     second: int
+
+    @classmethod
+    def of(cls, reserved: Reservation, number: int) -> Self:
+        """The call that a reservation is for."""
+        return cls(number, reserved.key.id, reserved.key.alias, reserved.tokens, reserved.second)
 
 
 @dataclass(frozen=True, slots=True)

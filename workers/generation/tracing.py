@@ -37,8 +37,9 @@ from workers.generation.metrics import RequestMetrics
 from workers.generation.parts import Parts
 from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Request, published_at
+from workers.generation.recording import SUCCEEDED
 from workers.generation.replies import NobodyWaitsError, Replies
-from workers.generation.request import SUCCEEDED, RequestHandler
+from workers.generation.request import RequestHandler
 from workers.generation.result import Error
 from workers.generation.upstream import Upstream
 from workers.generation.work import LaneFullError, Work

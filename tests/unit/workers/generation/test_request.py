@@ -10,6 +10,7 @@ from infra.mongo import PyMongoError
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
 from tests.builders import NOW, make_attempt
+from workers.generation import recording
 from workers.generation import request as request_module
 from workers.generation.attempts import Answered
 from workers.generation.automation import Automation
@@ -173,7 +174,7 @@ async def test_a_result_that_can_not_be_built_is_recorded_as_our_own_failure(
     def fail(*_: object) -> bytes:
         raise DefectError
 
-    monkeypatch.setattr(request_module, "succeeded", fail)
+    monkeypatch.setattr(recording, "succeeded", fail)
     parts, message = Parts(), Message()
     await handle(parts, message, monkeypatch)
     assert [record.status for record in parts.records] == ["internal"]
