@@ -385,8 +385,9 @@ async def test_an_idempotency_key_that_is_used_again_with_another_body_is_refuse
     }
     async with bot.ways("async") as ways:
         await ways.queue.ask(lambda client: client.responses.create(**asked))
-        with pytest.raises(openai.BadRequestError, match="was used before"):
+        with pytest.raises(openai.ConflictError, match="was used before") as refused:
             await ways.queue.ask(lambda client: client.responses.create(**asked, stream=True))
+    assert (refused.value.code, refused.value.param) == ("invalid_request", "request_id")
 
 
 async def test_an_idempotency_key_is_the_requests_id_and_a_repeat_is_answered_from_the_journal(

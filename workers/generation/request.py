@@ -122,7 +122,7 @@ class RequestHandler:
                 await self._repeat(request, work)
             return
         if isinstance(work, Differs):
-            other = Error(ErrorCode.INVALID_REQUEST, OTHER_REQUEST)
+            other = Error(ErrorCode.INVALID_REQUEST, OTHER_REQUEST, param="request_id")
             await self._refuse(message, request.envelope, other, is_dead=ended is not None)
             return
         try:
