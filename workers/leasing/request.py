@@ -1,4 +1,8 @@
-"""One request for a key: read, reserve, write down, lend, answer, acknowledge."""
+"""One request for a key: read, reserve, write down, lend, answer, acknowledge.
+
+What fails from the answer on hands the delivery back; who gets it next answers with the lease that was
+written down, or decides anew.
+"""
 
 import asyncio
 import time
@@ -24,7 +28,7 @@ from workers.keys.provider_address import address_problem
 from workers.keys.registry import open_secret
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
 from workers.leasing.metrics import LENT, REPEATED, LeaseMetrics
-from workers.leasing.reading import Invalid, Request, read
+from workers.leasing.reading import Envelope, Invalid, Request, read
 from workers.leasing.records import LeaseRecords, is_alive
 from workers.leasing.refusals import Failure, answer, refused, unwilling
 from workers.leasing.replies import Delivery, Replies
@@ -70,45 +74,53 @@ class LeaseRequestHandler:
 
     async def handle(self, message: deliveries.Delivery, automation_id: str) -> None:
         """Do one delivery, whatever comes: it is answered and acknowledged, dead-lettered, or handed back."""
+        began = time.monotonic()
         request = read(message, automation_id)
         try:
-            if isinstance(request, Invalid):
-                invalid = Failure(ErrorCode.INVALID_REQUEST, request.reason)
-                await self._refuse(message, request, invalid)
+            decided = await self._decide(request)
+            if isinstance(decided, Failure):
+                is_dead = isinstance(request, Invalid) or decided.code is ErrorCode.INTERNAL
+                reason = f"{decided.code}: {decided.message}" if is_dead else None
+                body = answer(request.envelope, decided, time.monotonic() - began)
+                await self._refuse(message, request.envelope, decided.code, body, reason)
             else:
-                await self._do(message, request)
+                await self._hand_over(*decided)
         except asyncio.CancelledError:
             await unless_closed(message.nack(requeue=True), request.envelope)
             raise
-        except PyMongoError as error:
-            log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
+        except Exception as error:
+            if isinstance(error, PyMongoError):
+                log.warning("request_handed_back", about=request.envelope, error=type(error).__name__)
+            else:
+                log.exception("request_handed_back", about=request.envelope, error=type(error).__name__)
             await asyncio.sleep(HAND_BACK_AFTER_S)
             await unless_closed(message.nack(requeue=True), request.envelope)
             return
-        except Exception:
-            log.exception("request_failed_inside", about=request.envelope)
-            await self._refuse(message, request, Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE))
         # Apart from the rest: where it fails, no other answer follows.
         await unless_closed(message.ack(), request.envelope)
 
-    async def _do(self, message: deliveries.Delivery, request: Request) -> None:
-        """Lend a key, or say why not."""
-        began = time.monotonic()
+    async def _decide(self, request: Request | Invalid) -> tuple[Request, Granted, bytes] | Failure:
+        """Lend a key, with the `key.lease.v1` that hands it over; or say why not.
+
+        Raises:
+            PyMongoError: MongoDB is away or refused.
+        """
+        if isinstance(request, Invalid):
+            return Failure(ErrorCode.INVALID_REQUEST, request.reason)
+        try:
+            granted = await self._lend(request)
+            return granted if isinstance(granted, Failure) else (request, granted, _body(request, granted))
+        except PyMongoError:
+            raise
+        except Exception:
+            log.exception("request_failed_inside", about=request.envelope)
+            return Failure(ErrorCode.INTERNAL, INTERNAL_MESSAGE)
+
+    async def _lend(self, request: Request) -> Granted | Failure:
         automation_id = request.envelope.automation_id
         gone = {"_id": automation_id, "enabled": False}
         automation = await self._mongo.automations.find_one({"_id": automation_id}, {"held": 0}) or gone
-        granted: Granted | Failure | None = unwilling(automation)
-        if granted is None:
-            granted = await self._again(request) or await self._grant(request, automation)
-        if isinstance(granted, Granted):
-            await self._hand_over(request, granted)
-        elif granted.code is ErrorCode.INTERNAL:
-            await self._refuse(message, request, granted)
-        else:
-            log.info("lease_refused", about=request.envelope, code=granted.code)
-            body = answer(request.envelope, granted, time.monotonic() - began)
-            await self._replies.refusal(request.envelope, body)
-            self._count(automation_id, granted.code.value)
+        return unwilling(automation) or await self._again(request) or await self._grant(request, automation)
 
     async def _again(self, request: Request) -> Granted | Failure | None:
         """The lease that this very request has got already, as long as it lives."""
@@ -192,10 +204,10 @@ class LeaseRequestHandler:
             return Failure(ErrorCode.NO_USABLE_KEY, f"the key's base URL is wrong: {problem}")
         return secret
 
-    async def _hand_over(self, request: Request, granted: Granted) -> None:
+    async def _hand_over(self, request: Request, granted: Granted, body: bytes) -> None:
         lease = granted.lease
         ttl_s = lease["expires_at"].timestamp() - self._pool.now()
-        delivery = await self._replies.lease(request.envelope, _body(request, granted), max(ttl_s, 0.001))
+        delivery = await self._replies.lease(request.envelope, body, max(ttl_s, 0.001))
         if delivery is Delivery.UNDELIVERED and granted.is_new:
             await self._records.close(lease)
             await end_lease(self._mongo, LeasedKey.from_document(lease), used=0)
@@ -212,19 +224,36 @@ class LeaseRequestHandler:
         )
 
     async def _refuse(
-        self, message: deliveries.Delivery, request: Request | Invalid, failure: Failure
+        self,
+        message: deliveries.Delivery,
+        envelope: Envelope,
+        code: ErrorCode,
+        body: bytes,
+        reason: str | None,
     ) -> None:
-        """Answer what can't be done, where it says to whom, and dead-letter it with the reason."""
-        envelope = request.envelope
-        log.warning("lease_request_refused", about=envelope, reason=failure.message)
-        await self._replies.refusal(envelope, answer(envelope, failure, 0.0))
-        reason = f"{failure.code}: {failure.message}"
-        await self._replies.dead_letter(message, envelope, reason)
-        self._count(envelope.automation_id, failure.code.value)
+        """Answer where the request says to whom; what has a reason to be dead-lettered is so before.
+
+        A dead letter that can't be written keeps nobody from the answer.
+        """
+        if reason is None:
+            log.info("lease_refused", about=envelope, code=code)
+        else:
+            log.warning("lease_request_refused", about=envelope, reason=reason)
+            try:
+                await self._replies.dead_letter(message, envelope, reason)
+            except Exception:
+                log.exception("dead_letter_not_written", about=envelope)
+        await self._replies.refusal(envelope, body)
+        self._count(envelope.automation_id, code.value)
 
     def _count(self, automation_id: str, outcome: str) -> None:
-        if self._metrics is not None:
+        """Count what has its reply; no failure of that changes how it ended."""
+        if self._metrics is None:
+            return
+        try:
             self._metrics.ended(automation_id, outcome)
+        except Exception:
+            log.exception("request_not_counted")
 
 
 def _unreadable(request: Request, key_id: str, error: VaultError) -> Failure:
