@@ -34,7 +34,8 @@ from infra.broker import CONNECT_TIMEOUT_S
 from infra.dead_letters import sendable
 from infra.errors import BrokerError
 from infra.lenient_frames import be_lenient
-from infra.mongo import Mongo
+from infra.mongo import Mongo, UpdateOne
+from infra.request_digest import digest_of_message
 from infra.settings import Settings
 
 #: Letters of a page: so many that there are at most `MOST_PAGES`, within these bounds.
@@ -289,10 +290,25 @@ async def dead_letter_queue(settings: Settings) -> AsyncIterator[DeadLetterQueue
 async def reopen(mongo: Mongo, letters: Iterable[Letter], now: datetime) -> None:
     """Let requests that failed be done anew, where the journal would answer them with their failure.
 
+    The result of another request with the same id stays: the letter is refused for that id again.
+
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    ids = [f"{letter.automation_id}/{letter.message.message_id}" for letter in letters]
-    failed = {"_id": {"$in": ids}, "status": {"$nin": ["running", "succeeded"]}}
     opened = {**UNCLAIMED, "expires_at": now + REOPENED_TTL}
-    await mongo.requests.update_many(failed, {"$set": opened, "$unset": dict.fromkeys(DONE, "")})
+    change = {"$set": opened, "$unset": dict.fromkeys(DONE, "")}
+    reopened = [
+        UpdateOne(
+            {
+                "_id": f"{letter.automation_id}/{letter.message.message_id}",
+                "status": {"$nin": ["running", "succeeded"]},
+                # An entry of a version that kept no digest is taken for the same request.
+                "digest": {"$in": [digest, None]},
+            },
+            change,
+        )
+        for letter in letters
+        if (digest := digest_of_message(letter.message.body)) is not None
+    ]
+    if reopened:
+        await mongo.requests.bulk_write(reopened, ordered=False)

@@ -5,6 +5,9 @@ import json
 from typing import Any
 
 import orjson
+from pydantic_core import from_json
+
+from contracts.messages import GenerationRequest
 
 
 def digest_of(path: str, body: dict[str, Any]) -> bytes:
@@ -22,3 +25,16 @@ def digest_of(path: str, body: dict[str, Any]) -> bytes:
         # A number of more than 64 bits, or a text that is not Unicode.
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(path.encode() + b"\0" + canonical).digest()
+
+
+def digest_of_message(content: bytes) -> bytes | None:
+    """The digest of a `generation.request.v1`; None where it is none.
+
+    Args:
+        content: of the message.
+    """
+    try:
+        request = GenerationRequest.model_validate(from_json(content, allow_inf_nan=False))
+    except ValueError:
+        return None
+    return digest_of(request.path, request.body)

@@ -19,6 +19,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from contracts.errors import ErrorCode
 from infra.deliveries import Delivery
 from workers.generation.answers import Answer, Failure
 from workers.generation.automation import Automation
@@ -34,6 +35,8 @@ CRASHED = 99
 TOLD = "request_steps"
 #: The step at which no worker ends.
 NO_STEP = "none"
+#: Why a request ends as `internal` that is told to.
+FAILED_INSIDE = "told to by a test"
 
 T = TypeVar("T")
 
@@ -134,10 +137,20 @@ def reply_before_the_record() -> None:
     RequestHandler._record = record  # type: ignore[method-assign]
 
 
+def fail_inside() -> None:
+    """Have each request end as `internal`."""
+
+    def fail(self: RequestHandler, work: Work) -> Error:
+        return Error(ErrorCode.INTERNAL, FAILED_INSIDE)
+
+    RequestHandler._poison = fail  # type: ignore[method-assign]
+
+
 MUTATIONS = MappingProxyType(
     {
         "acknowledge_before_the_record": acknowledge_before_the_record,
         "reply_before_the_record": reply_before_the_record,
+        "fail_inside": fail_inside,
     }
 )
 

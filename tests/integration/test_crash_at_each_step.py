@@ -11,8 +11,9 @@ import pytest
 from contracts import names
 from tests.chaos.judge import Verdict, judge
 from tests.collector import Collector
-from tests.crashing_worker import CRASHED, NO_STEP, TOLD
+from tests.crashing_worker import CRASHED, FAILED_INSIDE, NO_STEP, TOLD
 from tests.harness import Service, World, eventually
+from tests.integration.test_dead_letters import listed
 
 ASKED = "asked"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
@@ -236,3 +237,16 @@ async def test_the_judge_finds_a_life_in_the_wrong_order(world: World, mutation:
     verdicts = [await verdict_of(world, lane) for lane in lanes]
     assert any(found in problem for verdict in verdicts for problem in verdict.problems), verdicts
     await close(lanes)
+
+
+async def test_the_dead_letter_of_a_recorded_failure_is_not_lost_with_the_worker(world: World) -> None:
+    steps = await steps_of(world, PLAIN, "fail_inside")
+    (recorded,) = [step for step in steps if "Journal.record: done" in step]
+    (lane,) = await crash_at(world, [(PLAIN, recorded)], "fail_inside")
+    await lane.collector.have(1)
+    (answer,) = lane.collector.answers
+    assert answer.error is not None
+    assert (answer.error.code, answer.replayed) == ("internal", True)
+    (letter,) = await listed(world, lane.bot, 1)
+    assert letter["reason"] == FAILED_INSIDE
+    await close([lane])

@@ -144,6 +144,34 @@ async def test_a_request_that_failed_is_done_anew_and_not_answered_with_its_fail
     assert [left["request_id"] for left in await listed(shared, bot, 1)] == ["other"]
 
 
+async def test_a_letter_with_an_id_of_another_request_is_refused_again_and_changes_no_answer(
+    shared: World,
+) -> None:
+    bot = await shared.add_automation()
+    other = json.dumps({"path": "/moderations", "body": {"input": "another"}}).encode()
+    async with Collector(shared, bot) as collector:
+        await collector.ask("r-1")
+        first = await collector.answer()
+        assert first.error is not None
+        assert first.error.code == "no_keys"
+        await collector.ask("r-1", other)
+        refused = await collector.answer()
+        await shared.add_key(bot, "Primary")
+        (letter,) = await listed(shared, bot, 1)
+        status, _, stderr = await shared.cli("dead", "replay", letter["id"])
+        assert status == 0, stderr
+        again = await collector.answer()
+        await collector.ask("r-1")
+        repeat = await collector.answer()
+    assert refused.error is not None
+    assert refused.error.code == "invalid_request"
+    assert again.error == refused.error
+    assert (repeat.error, repeat.replayed) == (first.error, True)
+    (left,) = await listed(shared, bot, 1)
+    assert left["reason"] == letter["reason"]
+    assert await shared.journal(bot) == []
+
+
 async def test_a_request_that_the_journal_has_forgotten_is_booked_beside_its_first_calls(
     shared: World,
 ) -> None:

@@ -22,10 +22,10 @@ from infra.mongo import (
     ReturnDocument,
     UpdateOne,
 )
+from infra.request_digest import digest_of
 from infra.stored_results import open_stored, stored_context
 from infra.vault import Vault
 from workers.generation.reading import Request
-from workers.generation.request_digest import digest_of
 from workers.keys.pool import Reservation
 
 #: A claim is kept for so much longer than its result would be: a call takes a while after its deadline.
@@ -110,8 +110,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The request was done; its result up to `replayed`, its usage events, and the chunks of its stream."""
+    """The request was done; how, its result up to `replayed`, its usage events, its stream's chunks."""
 
+    status: str
     result: bytes
     events: list[bytes]
     chunks: bytes
@@ -261,7 +262,8 @@ class Journal:
             return Differs()
         if found["status"] != "running":
             chunks = open_stored(self._vault, found, "chunks") if found.get("chunks") else b""
-            return Done(open_stored(self._vault, found, "result"), list(found["events"]), chunks)
+            result = open_stored(self._vault, found, "result")
+            return Done(found["status"], result, list(found["events"]), chunks)
         if await self._is_worked_on(claim, found["owner"]):
             return Running()
         taken = await self._mongo.requests.find_one_and_update(

@@ -23,7 +23,7 @@ from workers.generation.publishing import Publisher
 from workers.generation.reading import Envelope, Invalid, Request, read
 from workers.generation.recording import INTERNAL_MESSAGE, Recording
 from workers.generation.replies import NobodyWaitsError, Replies
-from workers.generation.result import FIRST, REPEATED, Error, Progress, failed, too_large
+from workers.generation.result import FIRST, REPEATED, Error, Progress, failed, failure_message, too_large
 from workers.generation.work import HandedBackError, LaneFullError, Result, Work
 from workers.keys.pool import Reservation
 
@@ -119,7 +119,7 @@ class RequestHandler:
         work = await self._claiming.claim(message, request, automation, ended)
         if isinstance(work, Done):
             async with self._handing_back(request.envelope):
-                await self._repeat(request, work)
+                await self._repeat(message, request, work, is_dead=ended is not None)
             return
         if isinstance(work, Differs):
             other = Error(ErrorCode.INVALID_REQUEST, OTHER_REQUEST, param="request_id")
@@ -167,7 +167,7 @@ class RequestHandler:
         self._booking.answer(work)
         sending: list[Awaitable[None]] = [*work.accounted]
         if result.status == ErrorCode.INTERNAL and work.ended is None:
-            sending.append(self._publisher.dead_letter(work.message, work.request.envelope, result.why))
+            sending.append(self._bury(work.message, work.request.envelope, result.why))
         if result.is_mine:
             sending.append(self._send(work, result))
         await asyncio.gather(*sending)
@@ -181,7 +181,7 @@ class RequestHandler:
             refused = refused_size(envelope, error)
             result.status = refused.code.value
             if work.ended is None:
-                await self._publisher.dead_letter(work.message, envelope, refused.message)
+                await self._bury(work.message, envelope, refused.message)
             body = failed(envelope, work.progress, refused, self._now())
             await self._replies.result(envelope, body, FIRST)
 
@@ -262,16 +262,26 @@ class RequestHandler:
             HandedBackError: another worker has taken the request over.
         """
         call = Call.of(reserved, number)
+        if call != work.call:
+            # The journal forgets the call before with this one: the books have to know of that first.
+            await asyncio.gather(*work.accounted)
         if call != work.call and not await self._journal.begin(work.claim, call):
             log.warning("claim_lost", about=work.request.envelope)
             raise HandedBackError
         work.call, work.calling = call, True
 
-    async def _repeat(self, request: Request, done: Done) -> None:
-        """Answer from the journal; the events go out again first, and count once."""
+    async def _repeat(self, message: Delivery, request: Request, done: Done, *, is_dead: bool) -> None:
+        """Answer from the journal; the events go out again first, and count once.
+
+        A worker that had the delivery before may have died between the record and the dead letter: so that
+        is written again.
+        """
         envelope = request.envelope
+        is_buried = is_dead or not _was_delivered(message, envelope)
         for event in done.events:
             await self._publisher.usage(envelope, event)
+        if done.status == ErrorCode.INTERNAL and not is_buried:
+            await self._bury(message, envelope, failure_message(done.result + REPEATED))
         result = done.result
         with suppress(NobodyWaitsError):
             if request.wants_chunks:
@@ -284,6 +294,8 @@ class RequestHandler:
                 await self._replies.result(envelope, result, REPEATED)
             except MessageTooLargeError as error:
                 refused = refused_size(envelope, error)
+                if not is_buried:
+                    await self._bury(message, envelope, refused.message)
                 body = failed(envelope, Progress(), refused, self._now())
                 await self._replies.result(envelope, body, REPEATED)
         self._count(envelope.automation_id, REPEAT)
@@ -292,19 +304,22 @@ class RequestHandler:
     async def _refuse(self, message: Delivery, envelope: Envelope, error: Error, *, is_dead: bool) -> None:
         """Dead-letter what can't be done with its reason, and answer it where it says to whom.
 
-        The dead letter comes first, since nothing may fail after the answer. One that can't be written keeps
-        nobody from the answer.
+        The dead letter comes first, since nothing may fail after the answer.
         """
         log.warning("request_refused", about=envelope, reason=error.message)
         if not is_dead:
-            try:
-                await self._publisher.dead_letter(message, envelope, f"{error.code}: {error.message}")
-            except Exception:
-                log.exception("dead_letter_not_written", about=envelope)
+            await self._bury(message, envelope, f"{error.code}: {error.message}")
         # Whoever had the delivery before may have answered it.
-        end = REPEATED if message.redelivered or envelope.deliveries else FIRST
+        end = REPEATED if _was_delivered(message, envelope) else FIRST
         await self._replies.result(envelope, failed(envelope, Progress(), error, self._now()), end)
         self._count(envelope.automation_id, error.code.value)
+
+    async def _bury(self, message: Delivery, envelope: Envelope, reason: str) -> None:
+        """Write a dead letter; one that can't be written keeps nobody from the answer."""
+        try:
+            await self._publisher.dead_letter(message, envelope, reason)
+        except Exception:
+            log.exception("dead_letter_not_written", about=envelope)
 
     def _count(self, automation_id: str, outcome: str) -> None:
         self._counted(lambda metrics: metrics.ended(automation_id, outcome))
@@ -323,3 +338,8 @@ def refused_size(envelope: Envelope, error: MessageTooLargeError) -> Error:
     """Why RabbitMQ turns out not to take an answer."""
     log.warning("answer_too_large", about=envelope, size=error.size, limit=error.limit)
     return too_large(error, "the answer")
+
+
+def _was_delivered(message: Delivery, envelope: Envelope) -> bool:
+    """Whether a worker had the delivery before."""
+    return bool(message.redelivered or envelope.deliveries)

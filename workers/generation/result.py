@@ -87,6 +87,11 @@ def failed(envelope: Envelope, progress: Progress, error: Error, now: float) -> 
     return _result(envelope, progress, now, "failed", error=body)
 
 
+def failure_message(result: bytes) -> str:
+    """Why a request failed, from its whole result."""
+    return str(orjson.loads(result)["error"]["message"])
+
+
 def too_large(refused: MessageTooLargeError, what: str) -> Error:
     """Why an answer that was paid for can't be delivered.
 

@@ -106,9 +106,9 @@ class TracedRequestHandler(RequestHandler):
             raise
 
     @override
-    async def _repeat(self, request: Request, done: Done) -> None:
+    async def _repeat(self, message: Delivery, request: Request, done: Done, *, is_dead: bool) -> None:
         trace.get_current_span().set_attribute("keyway.replayed", True)  # noqa: FBT003  # OpenTelemetry's API
-        await super()._repeat(request, done)
+        await super()._repeat(message, request, done, is_dead=is_dead)
 
     @override
     async def _record(self, work: Work, record: Record) -> bool:

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from contracts.messages import Outcome
 from infra.mongo import PyMongoError
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
-from tests.builders import NOW, make_attempt
+from tests.builders import NOW, make_attempt, make_key
 from workers.generation import recording
 from workers.generation import request as request_module
 from workers.generation.attempts import Answered
@@ -17,6 +18,7 @@ from workers.generation.automation import Automation
 from workers.generation.journal import Asked, Claim, Done, Record
 from workers.generation.request import RequestHandler
 from workers.generation.result import FIRST, REPEATED
+from workers.keys.pool import Reservation
 
 BODY = b'{"path": "/moderations", "body": {"model": "omni-moderation-latest", "input": "hi"}}'
 BOT = Automation.from_document({"_id": "billing-bot", **AUTOMATION_DEFAULTS})
@@ -63,6 +65,7 @@ class Parts:
     did: list[str] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def note(self, what: str) -> None:
         self.did.append(what)
@@ -72,6 +75,10 @@ class Parts:
     async def claim(self, asked: Asked, _: object = None) -> Claim | Done:
         self.note("claim")
         return self.done or Claim(asked, run=0)
+
+    async def begin(self, *_: object) -> bool:
+        self.note("begin")
+        return True
 
     async def record(self, record: Record) -> bool:
         self.records.append(record)
@@ -109,7 +116,8 @@ class Parts:
     async def usage(self, *_: object) -> None:
         self.note("usage")
 
-    async def dead_letter(self, *_: object) -> None:
+    async def dead_letter(self, _: object, __: object, reason: str) -> None:
+        self.reasons.append(reason)
         self.note("dead_letter")
 
     def answered(self, *_: object) -> None:
@@ -160,7 +168,7 @@ async def test_what_fails_after_the_record_publishes_no_other_result(
 async def test_a_repeat_that_fails_publishes_no_other_result(
     monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    parts = Parts(frozenset({broken}), done=Done(b'{"status":"succeeded"', [b"{}"], b""))
+    parts = Parts(frozenset({broken}), done=Done("succeeded", b'{"status":"succeeded"', [b"{}"], b""))
     message = Message(breaks=frozenset({broken}))
     await handle(parts, message, monkeypatch)
     assert all(reply == b'{"status":"succeeded"' + REPEATED for reply in parts.replies)
@@ -193,6 +201,51 @@ async def test_what_is_refused_is_dead_lettered_first_and_answered_once(
     assert parts.did == ["dead_letter", "reply", "metrics"]
     assert parts.replies[0].endswith(FIRST)
     assert message.ends == ["ack"]
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+async def test_a_dead_letter_that_a_dead_worker_may_not_have_written_is_written_by_who_repeats_the_result(
+    monkeypatch: pytest.MonkeyPatch, *, redelivered: bool
+) -> None:
+    internal = Done("internal", b'{"status":"failed","error":{"message":"by a test"}', [], b"")
+    parts, message = Parts(done=internal), Message(redelivered=redelivered)
+    await handle(parts, message, monkeypatch)
+    written = ["dead_letter"] if redelivered else []
+    assert parts.did == ["reserve", "claim", *written, "reply", "metrics"]
+    assert parts.reasons == ["by a test"] * len(written)
+    assert message.ends == ["ack"]
+
+
+async def test_a_dead_letter_that_can_not_be_written_hands_no_recorded_result_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise DefectError
+
+    monkeypatch.setattr(recording, "succeeded", fail)
+    parts, message = Parts(frozenset({"dead_letter"})), Message()
+    await handle(parts, message, monkeypatch)
+    assert (len(parts.replies), message.ends) == (1, ["ack"])
+
+
+async def test_the_books_know_of_a_call_before_the_journal_forgets_it_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = Parts()
+
+    async def fail_over(
+        _: object, __: object, progress: Any, *, on_call: Any, on_attempt: Any, **___: Any
+    ) -> Answered:
+        settled = asyncio.get_running_loop().create_future()
+        settled.set_result(None)
+        progress.attempts.append(make_attempt(outcome=Outcome.RATE_LIMITED))
+        on_attempt(progress.attempts[-1], settled)
+        await on_call(Reservation(make_key(), int(NOW), 1, "", "worker-1", since=0.0), 2)
+        return Answered(b"{}")
+
+    monkeypatch.setattr(parts, "run", fail_over)
+    await handle(parts, Message(), monkeypatch)
+    assert parts.did[:4] == ["reserve", "claim", "usage", "begin"]
 
 
 async def test_a_refusal_that_may_have_been_answered_before_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
