@@ -80,14 +80,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with those that take minutes, each process with some: no process is left with one at the end."""
-    long = [item for item in items if item.get_closest_marker("minutes")]
-    others = [item for item in items if not item.get_closest_marker("minutes")]
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    share = -(-len(items) // processes)
-    for number in range(processes):
-        others[number * share : number * share] = long[number::processes]
-    items[:] = others
+    """Have the first process begin with those that wait, while the others use the cores; they take its rest."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
 @pytest.fixture(scope="session")

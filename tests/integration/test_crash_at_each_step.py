@@ -195,7 +195,6 @@ async def close(lanes: Sequence[Lane]) -> None:
         await lane.collector.__aexit__()
 
 
-@pytest.mark.minutes
 async def test_a_worker_may_die_at_each_step_of_a_request(world: World) -> None:
     await world.start_accounting()
     lives = (PLAIN, STREAMED, FAILED_OVER, WAITING)

@@ -4,6 +4,8 @@ import json
 import signal
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.collector import BODY, Collector
 from tests.harness import Service, World, eventually
 
@@ -52,6 +54,7 @@ async def test_a_call_whose_worker_died_is_made_anew_and_booked_as_ambiguous(wor
     await world.assert_totals_equal_ledger(bot, "key")
 
 
+@pytest.mark.waits
 async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back(world: World) -> None:
     bot = await world.add_automation()
     await world.add_key(bot, "Primary")

@@ -50,7 +50,7 @@ async def probe_now(world: World, bot: str, alias: str) -> None:
     await world.mongo.keys.update_one({"automation_id": bot, "alias": alias}, due)
 
 
-@pytest.mark.minutes
+@pytest.mark.waits
 async def test_a_key_that_fails_for_a_minute_is_left_out_probed_ramped_and_back(shared: World) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary", {"error_rate": 1.0, "latency_ms": 100})
@@ -218,6 +218,7 @@ async def test_eight_workers_stay_within_the_daily_tokens_and_tell_of_it_once(wo
     assert [(alert["kind"], alert["times"]) for alert in of_key] == [("key_exhausted", 1)]
 
 
+@pytest.mark.waits
 async def test_what_a_killed_worker_held_is_back_within_two_minutes(world: World) -> None:
     bot = await world.add_automation()
     limits = Limits(requests_per_minute=60, max_in_flight=10)

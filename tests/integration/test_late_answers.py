@@ -3,6 +3,8 @@
 import asyncio
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.chaos.proxy import proxy_to
 from tests.collector import Collector
 from tests.harness import World, eventually
@@ -14,6 +16,7 @@ LIMIT = 5
 LATE_S = 5.0
 
 
+@pytest.mark.waits
 async def test_no_rolling_minute_has_too_many_calls_though_a_reservations_answer_is_seconds_late(
     world: World,
 ) -> None:

@@ -35,7 +35,7 @@ async def ask(keyway: Keyway, number: int, **body: Any) -> GenerationResult:
     )
 
 
-@pytest.mark.minutes
+@pytest.mark.waits
 async def test_requests_per_minute_hold_over_four_workers_whose_clocks_differ_and_the_rate_is_used(
     world: World,
 ) -> None:
@@ -77,7 +77,7 @@ def overshoot(calls: list[dict[str, Any]], reserved: dict[str, int]) -> int:
     return max(accumulate(change for _, change in sorted(changes)))
 
 
-@pytest.mark.minutes
+@pytest.mark.waits
 async def test_tokens_per_minute_hold_within_the_error_of_what_was_in_flight(world: World) -> None:
     bot = await world.add_automation()
     tpm = 6000
@@ -149,7 +149,7 @@ async def test_an_automations_own_cap_on_calls_in_flight_holds_over_workers_and_
     assert max(accumulate(change for _, change in sorted(changes))) == 3
 
 
-@pytest.mark.minutes
+@pytest.mark.waits
 async def test_a_key_whose_provider_allows_less_than_configured_settles_to_what_is_allowed(
     shared: World,
 ) -> None:

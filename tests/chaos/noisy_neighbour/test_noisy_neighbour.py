@@ -56,7 +56,6 @@ def test_there_are_sixty_acts_each_of_its_own_name() -> None:
     assert len({act.name for act in ACTS}) == len(ACTS) >= LEAST_ACTS
 
 
-@pytest.mark.minutes
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: f"{act.kind}: {act.name}")
 async def test_an_ordinary_automation_notices_nothing_of(
     act: Act, neighbourhood: Neighbourhood, is_long: bool
