@@ -80,7 +80,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the first process begin with those that wait, while the others use the cores; they take its rest."""
+    """Have the first process begin with those that wait, while the others use the cores."""
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
