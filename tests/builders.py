@@ -123,6 +123,28 @@ class _Delivery:
     headers: dict[str, Any] = field(default_factory=dict)
 
 
+class DefectError(Exception):
+    """A defect of our own."""
+
+
+@dataclass
+class Message(_Delivery):
+    """A delivery that says how it was ended; what of that `breaks` names fails."""
+
+    reply_to: str | None = "replies.billing-bot"
+    ends: list[str] = field(default_factory=list)
+    breaks: frozenset[str] = frozenset()
+
+    async def ack(self) -> None:
+        self.ends.append("ack")
+        if "ack" in self.breaks:
+            raise DefectError
+
+    async def nack(self, *, requeue: bool) -> None:
+        assert requeue
+        self.ends.append("nack")
+
+
 def make_delivery(body: bytes, **properties: Any) -> Delivery:
     """A delivery as far as reading it goes."""
     return cast("Delivery", _Delivery(body, **properties))

@@ -10,7 +10,7 @@ from contracts.messages import Outcome
 from infra.mongo import PyMongoError
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.settings import Settings
-from tests.builders import NOW, make_attempt, make_key
+from tests.builders import NOW, DefectError, Message, make_attempt, make_key
 from workers.generation import recording
 from workers.generation import request as request_module
 from workers.generation.attempts import Answered
@@ -22,38 +22,6 @@ from workers.keys.pool import Reservation
 
 BODY = b'{"path": "/moderations", "body": {"model": "omni-moderation-latest", "input": "hi"}}'
 BOT = Automation.from_document({"_id": "billing-bot", **AUTOMATION_DEFAULTS})
-
-
-class DefectError(Exception):
-    """A defect of our own."""
-
-
-@dataclass
-class Message:
-    """A delivery that says how it was ended."""
-
-    body: bytes = BODY
-    message_id: str | None = "req-1"
-    correlation_id: str | None = None
-    reply_to: str | None = "replies.billing-bot"
-    type: str | None = None
-    timestamp: None = None
-    expiration: None = None
-    exchange: str = "requests"
-    routing_key: str = "billing-bot"
-    redelivered: bool = False
-    headers: dict[str, Any] = field(default_factory=dict)
-    ends: list[str] = field(default_factory=list)
-    breaks: frozenset[str] = frozenset()
-
-    async def ack(self) -> None:
-        self.ends.append("ack")
-        if "ack" in self.breaks:
-            raise DefectError
-
-    async def nack(self, *, requeue: bool) -> None:
-        assert requeue
-        self.ends.append("nack")
 
 
 @dataclass
@@ -140,7 +108,7 @@ async def handle(parts: Parts, message: Message, monkeypatch: pytest.MonkeyPatch
 async def test_a_request_is_recorded_before_it_is_answered_and_acknowledged_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parts, message = Parts(), Message()
+    parts, message = Parts(), Message(BODY)
     await handle(parts, message, monkeypatch)
     assert parts.did[:4] == ["reserve", "claim", "call", "record"]
     assert sorted(parts.did[4:]) == ["metrics", "reply", "usage"]
@@ -154,7 +122,7 @@ async def test_a_request_is_recorded_before_it_is_answered_and_acknowledged_last
 async def test_what_fails_after_the_record_publishes_no_other_result(
     monkeypatch: pytest.MonkeyPatch, broken: str, end: str
 ) -> None:
-    parts, message = Parts(frozenset({broken})), Message(breaks=frozenset({broken}))
+    parts, message = Parts(frozenset({broken})), Message(BODY, breaks=frozenset({broken}))
     await handle(parts, message, monkeypatch)
     assert len(parts.replies) == 1
     assert b'"status":"succeeded"' in parts.replies[0]
@@ -169,7 +137,7 @@ async def test_a_repeat_that_fails_publishes_no_other_result(
     monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     parts = Parts(frozenset({broken}), done=Done("succeeded", b'{"status":"succeeded"', [b"{}"], b""))
-    message = Message(breaks=frozenset({broken}))
+    message = Message(BODY, breaks=frozenset({broken}))
     await handle(parts, message, monkeypatch)
     assert all(reply == b'{"status":"succeeded"' + REPEATED for reply in parts.replies)
     assert not {"record", "dead_letter"} & set(parts.did)
@@ -183,7 +151,7 @@ async def test_a_result_that_can_not_be_built_is_recorded_as_our_own_failure(
         raise DefectError
 
     monkeypatch.setattr(recording, "succeeded", fail)
-    parts, message = Parts(), Message()
+    parts, message = Parts(), Message(BODY)
     await handle(parts, message, monkeypatch)
     assert [record.status for record in parts.records] == ["internal"]
     assert len(parts.replies) == 1
@@ -196,7 +164,7 @@ async def test_a_result_that_can_not_be_built_is_recorded_as_our_own_failure(
 async def test_what_is_refused_is_dead_lettered_first_and_answered_once(
     monkeypatch: pytest.MonkeyPatch, broken: frozenset[str]
 ) -> None:
-    parts, message = Parts(broken), Message(body=b"no JSON")
+    parts, message = Parts(broken), Message(b"no JSON")
     await handle(parts, message, monkeypatch)
     assert parts.did == ["dead_letter", "reply", "metrics"]
     assert parts.replies[0].endswith(FIRST)
@@ -208,7 +176,7 @@ async def test_a_dead_letter_that_a_dead_worker_may_not_have_written_is_written_
     monkeypatch: pytest.MonkeyPatch, *, redelivered: bool
 ) -> None:
     internal = Done("internal", b'{"status":"failed","error":{"message":"by a test"}', [], b"")
-    parts, message = Parts(done=internal), Message(redelivered=redelivered)
+    parts, message = Parts(done=internal), Message(BODY, redelivered=redelivered)
     await handle(parts, message, monkeypatch)
     written = ["dead_letter"] if redelivered else []
     assert parts.did == ["reserve", "claim", *written, "reply", "metrics"]
@@ -223,7 +191,7 @@ async def test_a_dead_letter_that_can_not_be_written_hands_no_recorded_result_ba
         raise DefectError
 
     monkeypatch.setattr(recording, "succeeded", fail)
-    parts, message = Parts(frozenset({"dead_letter"})), Message()
+    parts, message = Parts(frozenset({"dead_letter"})), Message(BODY)
     await handle(parts, message, monkeypatch)
     assert (len(parts.replies), message.ends) == (1, ["ack"])
 
@@ -244,18 +212,18 @@ async def test_the_books_know_of_a_call_before_the_journal_forgets_it_for_the_ne
         return Answered(b"{}")
 
     monkeypatch.setattr(parts, "run", fail_over)
-    await handle(parts, Message(), monkeypatch)
+    await handle(parts, Message(BODY), monkeypatch)
     assert parts.did[:4] == ["reserve", "claim", "usage", "begin"]
 
 
 async def test_a_refusal_that_may_have_been_answered_before_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, message = Parts(), Message(body=b"no JSON", redelivered=True)
+    parts, message = Parts(), Message(b"no JSON", redelivered=True)
     await handle(parts, message, monkeypatch)
     assert parts.replies[0].endswith(REPEATED)
 
 
 async def test_a_request_is_handed_back_while_mongodb_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, message = Parts(), Message()
+    parts, message = Parts(), Message(BODY)
 
     async def away(*_: object) -> Claim:
         raise PyMongoError

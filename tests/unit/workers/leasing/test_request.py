@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.mongo import Document
-from tests.builders import NOW
+from tests.builders import NOW, DefectError, Message
 from workers.leasing import request as request_module
 from workers.leasing.reading import Request
 from workers.leasing.replies import Delivery
@@ -24,35 +24,7 @@ LEASE: Document = {
     "expires_at": datetime.fromtimestamp(NOW + 60, UTC),
 }
 WRONG, GOOD = b"no JSON", b"{}"
-
-
-class DefectError(Exception):
-    """A defect of our own."""
-
-
-@dataclass
-class Message:
-    """A delivery that says how it was ended."""
-
-    body: bytes = GOOD
-    message_id: str | None = "req-1"
-    correlation_id: str | None = None
-    reply_to: str | None = "replies.billing-bot"
-    type: str | None = None
-    timestamp: None = None
-    expiration: None = None
-    exchange: str = "requests"
-    routing_key: str = "leases.billing-bot"
-    redelivered: bool = False
-    headers: dict[str, Any] = field(default_factory=dict)
-    ends: list[str] = field(default_factory=list)
-
-    async def ack(self) -> None:
-        self.ends.append("ack")
-
-    async def nack(self, *, requeue: bool) -> None:
-        assert requeue
-        self.ends.append("nack")
+TO_LEASING: dict[str, Any] = {"type": None, "routing_key": "leases.billing-bot"}
 
 
 @dataclass
@@ -112,7 +84,7 @@ async def handle(
 async def test_what_is_refused_is_dead_lettered_first_answered_once_and_acknowledged_last(
     monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    parts, message = Parts(frozenset({broken})), Message(WRONG)
+    parts, message = Parts(frozenset({broken})), Message(WRONG, **TO_LEASING)
     await handle(monkeypatch, parts, message)
     assert parts.did == ["dead_letter", "refusal", "metrics"]
     assert message.ends == ["ack"]
@@ -122,7 +94,7 @@ async def test_what_is_refused_is_dead_lettered_first_answered_once_and_acknowle
 async def test_what_fails_from_a_refusal_on_publishes_no_other(
     monkeypatch: pytest.MonkeyPatch, broken: str, end: str
 ) -> None:
-    parts, message = Parts(frozenset({broken})), Message()
+    parts, message = Parts(frozenset({broken})), Message(GOOD, **TO_LEASING)
     await handle(monkeypatch, parts, message)
     assert parts.did == ["decide", "refusal", "metrics"][: 2 if broken == "refusal" else 3]
     assert message.ends == [end]
@@ -132,14 +104,14 @@ async def test_what_fails_from_a_refusal_on_publishes_no_other(
 async def test_what_fails_from_a_lease_on_publishes_no_refusal(
     monkeypatch: pytest.MonkeyPatch, broken: str, end: str
 ) -> None:
-    parts, message = Parts(frozenset({broken})), Message()
+    parts, message = Parts(frozenset({broken})), Message(GOOD, **TO_LEASING)
     await handle(monkeypatch, parts, message, granted=True)
     assert parts.did == ["lease", "metrics"][: 1 if broken == "lease" else 2]
     assert message.ends == [end]
 
 
 async def test_a_failure_of_our_own_before_the_answer_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, message = Parts(frozenset({"decide"})), Message()
+    parts, message = Parts(frozenset({"decide"})), Message(GOOD, **TO_LEASING)
     await handle(monkeypatch, parts, message)
     assert parts.did == ["decide", "dead_letter", "refusal", "metrics"]
     assert message.ends == ["ack"]
