@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp.commands import Basic
 
 from contracts.connection import BROKER_TIMEOUT_S, ChannelLostError, close, on_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pamqp.commands import Basic
 
 Open: TypeAlias = Callable[[], Awaitable[AbstractChannel]]
 #: Called with each message.
@@ -101,54 +102,21 @@ class ConsumerChannels:
 
     Args:
         open_channel: opens one; it waits for the connection.
-        are_shared: whether queues share them.
     """
 
-    def __init__(self, open_channel: Open, *, are_shared: bool = False) -> None:
-        self.are_shared = are_shared
+    def __init__(self, open_channel: Open) -> None:
         self._open = open_channel
-        self._first_message: AbstractChannel | None = None
-        self._reading = asyncio.Lock()
         self._by_prefetch: dict[int, ConsumerChannel] = {}
         self._opening = asyncio.Lock()
 
     def __iter__(self) -> Iterator[AbstractChannel]:
         """Those that are open."""
-        channels = [consuming.channel for consuming in self._by_prefetch.values()]
-        if self._first_message is not None:
-            channels.append(self._first_message)
+        channels = (consuming.channel for consuming in self._by_prefetch.values())
         return (channel for channel in channels if not channel.is_closed)
 
     def apart(self) -> ConsumerChannels:
         """Others, for a consumer that must not harm those that share these."""
         return ConsumerChannels(self._open)
-
-    async def try_reading(self, queue: str, receive: Receive) -> None:
-        """Find out whether a queue may be read, on a channel without consumers, which a refusal closes.
-
-        A message that waits is taken by this, and is done like any other.
-
-        Args:
-            queue: its name.
-            receive: called with the channel; what it returns takes the message.
-
-        Raises:
-            ChannelLostError: the queue may not be read, or the broker is away.
-        """
-        async with self._reading:
-            kept = self._first_message
-            channel = await self._open() if kept is None or kept.is_closed else kept
-            try:
-                message = await on_channel(channel.basic_get(queue, timeout=BROKER_TIMEOUT_S))
-            except BaseException:
-                await asyncio.shield(close(channel))
-                raise
-            if not isinstance(message.delivery, Basic.GetEmpty):
-                # It is acknowledged there.
-                self._first_message = channel
-                await receive(channel)(message)
-            elif channel is not kept:
-                await close(channel)
 
     async def get(self, prefetch: int) -> ConsumerChannel:
         """The open channel whose consumers get so many messages ahead of their acknowledgements.

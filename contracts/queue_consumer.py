@@ -3,9 +3,8 @@
 A queue that was deleted, a consumer that the broker cancelled, a lost channel or connection and a rebuilt,
 empty broker are ordinary events here: the queue is declared and consumed again, after a pause that grows
 while that fails. Two rules keep one queue's trouble from others. A queue is declared on a channel of its own,
-which may be lost. And RabbitMQ closes the channel on which it refuses to have a queue read. So a first
-message is asked for on a channel without consumers, before a queue is consumed on a channel that others use;
-and a queue that was refused is tried again on channels that no other queue uses.
+which may be lost. And a queue that RabbitMQ refuses to have consumed, which closes the channel, is tried
+again on channels that no other queue uses.
 """
 
 from __future__ import annotations
@@ -190,8 +189,6 @@ class QueueConsumer:
             return
         if not self._is_declared:
             await self._declare()
-            if self._channels.are_shared:
-                await self._try_reading()
         channel = await self._channels.get(prefetch)
         if prefetch != self._prefetch:
             return
@@ -207,7 +204,8 @@ class QueueConsumer:
             )
         except BaseException as error:
             self._on_end(started, error)
-            self._stay_apart_if_refused(error)
+            if isinstance(error.__cause__, AMQPChannelError | TimeoutError):
+                self._stay_apart()
             raise
         if started.over is None:
             self._is_declared = True
@@ -218,22 +216,6 @@ class QueueConsumer:
                 await self._changed.wait()
         if started.over is not None:
             raise started.over
-
-    async def _try_reading(self) -> None:
-        """Take the first message where that harms no other queue, if it is refused.
-
-        Raises:
-            ChannelLostError: it is, or the broker is away.
-        """
-        # `run` is not cancelled with a message in hand.
-        self._stopped.clear()
-        try:
-            await self._channels.try_reading(self.queue, self._receive)
-        except ChannelLostError as error:
-            self._stay_apart_if_refused(error)
-            raise
-        finally:
-            self._stopped.set()
 
     async def _cancel(self, current: _Consumption) -> None:
         try:
@@ -248,8 +230,8 @@ class QueueConsumer:
             self._current = None
             self._stopped.set()
 
-    def _stay_apart_if_refused(self, error: BaseException) -> None:
-        if isinstance(error.__cause__, AMQPChannelError | TimeoutError) and not self._is_apart:
+    def _stay_apart(self) -> None:
+        if not self._is_apart:
             self._is_apart = True
             self._channels = self._channels.apart()
 

@@ -81,9 +81,9 @@ class Consuming:
             if consumer.trouble is not None
         ]
 
-    def channels(self, *, are_shared: bool = True) -> ConsumerChannels:
-        """Channels for consumers that share them, or for one alone."""
-        channels = ConsumerChannels(partial(open_channel, self._connection), are_shared=are_shared)
+    def channels(self) -> ConsumerChannels:
+        """Channels for consumers that share them."""
+        channels = ConsumerChannels(partial(open_channel, self._connection))
         self._channels.append(channels)
         return channels
 
@@ -113,7 +113,7 @@ class Consuming:
         """
         consumer = QueueConsumer(
             queue.name,
-            channels=channels or self.channels(are_shared=False),
+            channels=channels or self.channels(),
             declare=partial(self._declare, queue, with_topology=with_topology),
             receive=receive,
             prefetch=prefetch,

@@ -176,49 +176,6 @@ async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_t
     assert not any(message.redelivered for message in handler.taken)
 
 
-async def test_a_lane_that_must_not_be_read_costs_no_consumer_of_another_when_it_is_tried_first(
-    world: World,
-) -> None:
-    bad, other = await world.add_automation(), await world.add_automation()
-    await world.provisioner.set_paused(bad, paused=True, actor="tests")
-    permissions = f"permissions/{{vhost}}/{(await world.admin.call('GET', 'whoami'))['name']}"
-    allowed = {"configure": ".*", "write": ".*", "read": ".*"}
-    await world.admin.call("PUT", permissions, {**allowed, "read": rf"^(?!requests\.{bad}$).*$"})
-    handler = Handler()
-    async with served_lanes(world, handler, bad, other) as (lanes, connection, consuming):
-        await consumed(world, names.lane_queue(other), 1)
-        (channel,) = lanes._channels
-        await publish(connection, other, "held")
-        await handler.has(1)
-        await world.provisioner.set_paused(bad, paused=False, actor="tests")
-        lanes.reload(bad)
-
-        async def is_refused() -> bool:
-            return any("ACCESS_REFUSED" in missing.reason for missing in consuming.not_consumed)
-
-        await eventually(is_refused, "a refusal", within_s=60)
-        assert list(lanes._channels) == [channel]
-        assert await consumers(world, names.lane_queue(other)) == 1
-        handler.go_on.set()
-        await publish(connection, other, "after")
-        await handler.has(2)
-    assert [str(message.message_id) for message in handler.taken] == ["held", "after"]
-    assert not any(message.redelivered for message in handler.taken)
-
-
-async def test_what_waits_in_a_lane_is_taken_once_and_in_its_order(unserved: World) -> None:
-    bot = await unserved.add_automation()
-    for number in range(10):
-        await publish(unserved.connection, bot, f"m-{number}")
-    handler = Handler()
-    async with served_lanes(unserved, handler, bot):
-        await handler.has(10)
-    assert handler.ids == [f"m-{number}" for number in range(10)]
-    assert not any(message.redelivered for message in handler.taken)
-    lane = await unserved.admin.call("GET", f"queues/{{vhost}}/{names.lane_queue(bot)}")
-    assert lane.get("messages", 0) == 0
-
-
 async def test_every_queue_that_is_deleted_is_consumed_again(world: World) -> None:
     world.environment["KEYWAY_METRICS_PORT"] = "0"
     bot = await add_bot(world)
