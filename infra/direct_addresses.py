@@ -111,12 +111,15 @@ class DirectAddresses:
                 channel = await retrying(
                     self._opened, passes=UNANSWERED, pause_s=NOTICED_S, longest_pause_s=NOTICED_S
                 )
+                # aiormq counts a channel as open for a while after RabbitMQ has closed it.
+                self._channel = None
                 try:
                     found = await self._declared(channel, address)
                 except UNANSWERED:
                     self._note_failure(address, automation_id)
-                    self._channel = None
                     raise
+                if found:
+                    self._channel = channel
         self._proved[address] = None
         if len(self._proved) > MOST_KNOWN:
             del self._proved[next(iter(self._proved))]
@@ -141,7 +144,7 @@ class DirectAddresses:
         )
 
     async def _opened(self) -> Channel:
-        """The channel for looks; a new one where the last is closed, as RabbitMQ does when nobody is there.
+        """The channel for looks; a new one after a look that found nobody, for which RabbitMQ closes it.
 
         It is none of aio-pika's, which would open it again by itself, under the number of the next.
         """

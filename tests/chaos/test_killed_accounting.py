@@ -7,7 +7,7 @@ from collections import Counter
 
 from contracts.messages import UsageRecorded
 from tests.chaos.report import Report
-from tests.harness import World, eventually
+from tests.harness import World
 from tests.integration.test_accounting import event, publish
 
 #: Events that are published side by side.
@@ -36,11 +36,7 @@ async def test_the_totals_are_exact_though_accounting_is_killed_again_and_again(
         async with asyncio.timeout(60):
             await publishing
 
-    async def all_are_booked() -> bool:
-        return await world.mongo.usage.count_documents({"automation_id": bot}) >= count
-
-    await eventually(all_are_booked, f"{count} rows in the ledger", within_s=120)
-    rows = await world.ledger(bot)
+    rows = await world.accounted(bot, count)
     assert sorted(row["request_id"] for row in rows) == sorted(e.request_id for e in events)
     for dimension in ("key", "automation", "user", "model"):
         await world.assert_totals_equal_ledger(bot, dimension)

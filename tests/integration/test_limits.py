@@ -68,12 +68,16 @@ async def test_requests_per_minute_hold_over_four_workers_whose_clocks_differ_an
     assert overtaken <= 32
 
 
+#: For how long after its end a call may count with what was reserved, since its settlement is on its way.
+SETTLED_S = 2.0
+
+
 def overshoot(calls: list[dict[str, Any]], reserved: dict[str, int]) -> int:
     """The most that calls in flight together used beyond what was reserved for them."""
     changes: list[tuple[float, int]] = []
     for call in calls:
         beyond = max(0, call["total_tokens"] - reserved[call["client_request_id"]])
-        changes += [(call["at"], beyond), (call["ended_at"], -beyond)]
+        changes += [(call["at"], beyond), (call["ended_at"] + SETTLED_S, -beyond)]
     return max(accumulate(change for _, change in sorted(changes)))
 
 

@@ -18,7 +18,7 @@ AWAITED = {
     "infra/local/stack.py": {"backing_services"},
     "infra/local/supervisor.py": {"run"},
     "workers/generation/attempts.py": {"_stream"},
-    "workers/generation/request.py": {"_reserve"},
+    "workers/generation/claiming.py": {"_reserve"},
 }
 
 
