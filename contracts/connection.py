@@ -190,7 +190,8 @@ class BrokerConnection:
         try:
             yield channel
         finally:
-            await close(channel)
+            # A close that is cancelled is sent twice, and the second one costs the connection.
+            await asyncio.shield(close(channel))
 
     async def _ready(self) -> AbstractConnection:
         while self._is_kept:

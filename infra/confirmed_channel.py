@@ -20,6 +20,8 @@ from infra.outgoing_frames import OutgoingFrames
 
 #: Addresses whose frames are remembered.
 MOST_ADDRESSES = 1024
+#: The delivery tag of a publish that was given up: RabbitMQ's begin with 1.
+NO_TAG = 0
 
 
 class ConfirmedChannel:
@@ -128,10 +130,10 @@ class _Returnable(dict[str, int]):
         self._returned_from = frame.exchange, frame.routing_key or ""
         await self._read(frame)
 
-    def get(self, message_id: str, default: int | None = None) -> int | None:  # type: ignore[override]
-        """The delivery tag of the publish that comes back."""
+    def get(self, message_id: str, _: int | None = None) -> int:  # type: ignore[override]
+        """The delivery tag of the publish that comes back; one that nobody has where nobody waits for it."""
         found = self.under_way.get((*self._returned_from, message_id))
-        return default if found is None else found[0]
+        return NO_TAG if found is None else found[0]
 
 
 def _fail(confirm: "asyncio.Future[object]", error: type[Exception]) -> None:
