@@ -158,6 +158,20 @@ async def test_each_of_two_publishes_with_one_id_to_one_address_is_returned(
     assert [type(getattr(answer, "frame", None)) for answer in answers] == [Basic.Return] * 3
 
 
+async def test_a_return_that_nobody_waits_for_any_more_is_no_error_and_no_other_publishers(
+    connection: AbstractRobustConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await (await connection.channel()).declare_queue(exclusive=True)
+    to = await publishing(connection)
+    await publish(to, queue.name, b"before")
+    given_up = asyncio.create_task(publish(to, "nowhere", b"", "one-id"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await publish(to, queue.name, b"after", "one-id")
+    assert given_up.cancelled()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_properties_that_fit_into_no_frame_are_refused_before_they_cost_the_connection(
     connection: AbstractRobustConnection,
 ) -> None:
