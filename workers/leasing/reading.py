@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from contracts import names
 from contracts.messages import KeyLeaseRequest
+from infra.bounds import LONGEST_MODEL
 from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
@@ -16,7 +17,6 @@ from workers.leasing.sealing import BadPublicKeyError, read_public_key
 
 #: How long a request may wait for a key with room, in seconds; it waits unacknowledged.
 PATIENCE_S = 10.0
-MAX_MODEL_LENGTH = 256
 #: The largest request, in bytes; what is in it is short.
 LARGEST_BODY = 64 * 1024
 #: The most tokens that a lease may be for.
@@ -76,8 +76,8 @@ def read(message: Delivery, automation_id: str) -> Request | Invalid:
         return Invalid(envelope, problem)
     try:
         said = KeyLeaseRequest.model_validate_json(message.body)
-        if said.model is not None and not 1 <= len(said.model) <= MAX_MODEL_LENGTH:
-            return Invalid(envelope, f"model: expected 1 to {MAX_MODEL_LENGTH} characters")
+        if said.model is not None and not 1 <= len(said.model) <= LONGEST_MODEL:
+            return Invalid(envelope, f"model: expected 1 to {LONGEST_MODEL} characters")
         if said.estimated_tokens > MOST_TOKENS:
             return Invalid(envelope, f"estimated_tokens: expected at most {MOST_TOKENS}")
         public_key = said.recipient_public_key
