@@ -1,4 +1,4 @@
-"""A provider's address: what may be one, checked where it enters and again before each call."""
+"""A provider's address and an API key: what may be one, checked where it enters and again before each call."""
 
 import re
 from urllib.request import getproxies, proxy_bypass
@@ -46,6 +46,11 @@ def proxy_of(base_url: str) -> str | None:
     """The proxy that the process's environment names for an address (`HTTPS_PROXY`, `NO_PROXY`), if any."""
     url = URL(base_url)
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+
+
+def is_sendable(secret: str) -> bool:
+    """Whether an API key can stand in a header."""
+    return bool(secret) and secret.isascii() and secret.isprintable()
 
 
 def _is_name(host: str) -> bool:

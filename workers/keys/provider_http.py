@@ -12,7 +12,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from infra.errors import UnusableKeyError
-from workers.keys.provider_address import address_problem, proxy_of
+from workers.keys.provider_address import address_problem, is_sendable, proxy_of
 from workers.keys.sdk_client import sdk_headers
 
 #: Time to open a connection, in seconds.
@@ -69,11 +69,6 @@ def destination(base_url: object, api_key: SecretStr, *, proxy_from_environment:
     return Destination(
         where, sdk_headers(where, api_key), proxy_of(where) if proxy_from_environment else None
     )
-
-
-def is_sendable(secret: str) -> bool:
-    """Whether an API key can stand in a header."""
-    return bool(secret) and secret.isascii() and secret.isprintable()
 
 
 def open_session(max_connections: int) -> aiohttp.ClientSession:

@@ -15,8 +15,7 @@ from infra.mongo import Document, DuplicateKeyError, Mongo, Session
 from infra.outbox import announce
 from infra.vault import Sealed, Vault
 from workers.keys.key import LARGEST_LIMIT, Limits
-from workers.keys.provider_address import address_problem
-from workers.keys.provider_http import is_sendable
+from workers.keys.provider_address import address_problem, is_sendable
 from workers.keys.status import StatusChange, change_status, revoke_leases
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
