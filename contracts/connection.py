@@ -172,7 +172,10 @@ class BrokerConnection:
             raise ChannelLostError("the connection has no channel left")
         try:
             return await on_channel(
-                connection.channel(number, timeout=BROKER_TIMEOUT_S, on_return_raises=True)
+                # With a bound, a channel that reads nothing more stops the whole connection.
+                connection.channel(
+                    number, frame_buffer_size=0, timeout=BROKER_TIMEOUT_S, on_return_raises=True
+                )
             )
         except asyncio.CancelledError:
             if opened := connection.channels.get(number):

@@ -19,6 +19,7 @@ from contracts import names
 from contracts.connection import ChannelLostError, why_untrusted
 from contracts.queue_consumer import said_of
 from infra.errors import BrokerError
+from infra.frame_buffers import unbound_frame_buffers
 from infra.lenient_frames import be_lenient
 from infra.queue_declaration import DeclaredQueue, declare_queue, is_there
 
@@ -82,6 +83,7 @@ async def connect(settings: "Settings", service: str) -> "tuple[RabbitBroker, Ab
         BrokerError: the user, password or vhost is refused, or RabbitMQ's certificate is not trusted.
     """
     be_lenient()
+    unbound_frame_buffers()
     broker = RabbitBroker(
         _named(settings, service),
         timeout=CONNECT_TIMEOUT_S,
@@ -118,6 +120,7 @@ async def connect_apart(settings: "Settings", service: str) -> "AbstractRobustCo
         AMQPError: RabbitMQ refuses, or is away.
     """
     be_lenient()
+    unbound_frame_buffers()
     url = _named(settings, service)
     return await connect_robust(url, timeout=CONNECT_TIMEOUT_S, reconnect_interval=RECONNECT_INTERVAL_S)
 

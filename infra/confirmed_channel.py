@@ -132,8 +132,8 @@ class _Returnable(dict[str, int]):
 
     def get(self, message_id: str, _: int | None = None) -> int:  # type: ignore[override]
         """The delivery tag of the publish that comes back; one that nobody has where nobody waits for it."""
-        found = self.under_way.get((*self._returned_from, message_id))
-        return NO_TAG if found is None else found[0]
+        tag, confirm = self.under_way.get((*self._returned_from, message_id), (NO_TAG, None))
+        return NO_TAG if confirm is None or confirm.done() else tag
 
 
 def _fail(confirm: "asyncio.Future[object]", error: type[Exception]) -> None:

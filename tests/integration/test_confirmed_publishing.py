@@ -14,7 +14,7 @@ from infra import confirmed_publishing as module
 from infra.broker import declare_topology
 from infra.confirmed_publishing import ConfirmedPublishing
 from tests.builders import make_envelope
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from workers.generation.publishing import UNCONFIRMED, Publisher
 
 
@@ -170,6 +170,31 @@ async def test_a_return_that_nobody_waits_for_any_more_is_no_error_and_no_other_
     await publish(to, queue.name, b"after", "one-id")
     assert given_up.cancelled()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_return_that_comes_just_when_its_publisher_is_cancelled_ends_no_channel(
+    connection: AbstractRobustConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await (await connection.channel()).declare_queue(exclusive=True)
+    to = await publishing(connection)
+    await publish(to, queue.name, b"before")
+    channel = to._shared
+    assert channel is not None
+    returnable, has_come = channel._returnable, asyncio.Event()
+    read = returnable._read
+
+    async def cancel_first(frame: Basic.Return) -> None:
+        given_up.cancel()
+        await read(frame)
+        has_come.set()
+
+    monkeypatch.setattr(returnable, "_read", cancel_first)
+    given_up = asyncio.create_task(publish(to, "nowhere", b"", "one-id"))
+    async with asyncio.timeout(PATIENCE_S):
+        await has_come.wait()
+    await publish(to, queue.name, b"after")
+    assert to._shared is channel
+    assert given_up.cancelled()
 
 
 async def test_properties_that_fit_into_no_frame_are_refused_before_they_cost_the_connection(

@@ -1,4 +1,4 @@
-"""A provider's address and an API key: what may be one, checked where it enters and again before each call."""
+"""A provider's address and an API key: what may be one, checked where they enter and before each call."""
 
 import re
 from urllib.request import getproxies, proxy_bypass
