@@ -4,9 +4,11 @@ import asyncio
 import gzip
 import json
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -15,7 +17,6 @@ EVENTS = "text/event-stream"
 #: The header with which workers tell a provider which request a call is for.
 REQUEST_ID = b"x-client-request-id"
 LARGE = b'{"id":"' + b"x" * 3_000_000 + b'"}'
-BOMB = gzip.compress(b" " * 100_000_000, compresslevel=1)
 ODD_NUMBERS = (
     *("-1", "0", "1", "1.5", "1e3", "1e400", "-1e400", "NaN", "Infinity", "null", "true", '"7"', "[]", "{}"),
     *(str(2**31), str(2**53), str(2**63 - 1), str(2**63), str(2**64), str(10**40), "9" * 5000),
@@ -83,13 +84,13 @@ Body = Callable[[Random], bytes]
 
 @dataclass
 class HostileProvider:
-    """Answers each call from its request's id and the seed; it keeps what it was sent."""
+    """Answers each call from its request's id and the seed; it counts the calls of each request."""
 
     seed: int
     #: Where redirects point: a server that must never be called.
     elsewhere: str = ""
     port: int = 0
-    calls: list[tuple[str, bytes]] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
 
     @property
     def base_url(self) -> str:
@@ -107,9 +108,8 @@ class HostileProvider:
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         body = await reader.readexactly(int(headers.get(b"content-length", b"0")))
         request_id = headers.get(REQUEST_ID, b"").decode()
-        self.calls.append((request_id, head))
-        number = sum(seen == request_id for seen, _ in self.calls)
-        random = Random(f"{self.seed}/{request_id}/{number}")
+        self.calls[request_id] += 1
+        random = Random(f"{self.seed}/{request_id}/{self.calls[request_id]}")
         is_stream = b'"stream":true' in body
         answer = self.answer(random, is_stream=is_stream)
         if random.random() < 0.1:
@@ -146,6 +146,12 @@ class HostileProvider:
         head = "\r\n".join(lines).encode()
         head += random.choice(HEADERS) if random.random() < 0.1 else b""
         return head + framed(random, body)
+
+
+@cache
+def bomb() -> bytes:
+    """A hundred million bytes, compressed."""
+    return gzip.compress(b" " * 100_000_000, compresslevel=1)
 
 
 def pieces(random: Random, answer: bytes) -> list[bytes]:
@@ -264,7 +270,7 @@ BODIES: tuple[Body, ...] = (
     lambda _: b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     lambda _: b'{"a":' * 500 + b"1" + b"}" * 500,
     lambda _: LARGE,
-    lambda _: BOMB,
+    lambda _: bomb(),
     lambda _: b"\xef\xbb\xbf{}",
     lambda _: b'{"a":"\xff"}',
     lambda random: random.randbytes(500),

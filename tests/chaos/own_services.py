@@ -21,6 +21,7 @@ async def own_rabbitmq(folder: Path) -> AsyncIterator[RabbitMQ]:
         await rabbitmq.wait_ready()
         yield rabbitmq
     finally:
+        rabbitmq.kill()  # nobody needs its data any more
         await rabbitmq.stop()
 
 
@@ -32,6 +33,7 @@ async def own_mongod(folder: Path) -> AsyncIterator[Mongod]:
         await mongod.wait_ready()
         yield mongod
     finally:
+        mongod.kill()
         await mongod.stop()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,18 @@ NODES = 3
 logger = logging.getLogger(__name__)
 
 
+class Node(RabbitMQ):
+    """One that makes a cluster with others when it starts for the first time."""
+
+    others: Sequence[str] = ()
+
+    def _configure(self) -> None:
+        super()._configure()
+        with (self.directory / "rabbitmq.conf").open("a") as file:
+            for number, name in enumerate(self.others, 1):
+                file.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
+
+
 class Cluster:
     """Its nodes; they share a port mapper and a cookie."""
 
@@ -27,7 +39,7 @@ class Cluster:
         epmd_port = choose_ports({"epmd": None}, {})["epmd"]
         mark, cookie = secrets.token_hex(4), secrets.token_hex(20)
         self.epmd = Epmd(epmd_port, folder / "epmd")
-        self.nodes = []
+        self.nodes: list[Node] = []
         # All at once, so that no two nodes are given the same.
         names = [name for name in RABBITMQ_PORTS if name != "epmd"]
         ports = choose_ports(dict.fromkeys(f"{name}-{n}" for n in range(NODES) for name in names), {})
@@ -39,7 +51,7 @@ class Cluster:
             write_private(directory / "password", password)
             own = {name: ports[f"{name}-{number}"] for name in names}
             self.nodes.append(
-                RabbitMQ(
+                Node(
                     directory,
                     RabbitPorts(**own, epmd=epmd_port),
                     node_name=f"keyway-{mark}-{number}@localhost",
@@ -47,18 +59,14 @@ class Cluster:
                     epmd=self.epmd,
                 )
             )
+        for node in self.nodes:
+            node.others = [other.node_name for other in self.nodes]
 
     async def start(self) -> None:
         await self.epmd.start()
         for node in self.nodes:
             await node.start()
         await asyncio.gather(*map(_wait_booted, self.nodes))
-        first, *others = self.nodes
-        for node in others:
-            await rabbitmqctl(node, "stop_app")
-            await rabbitmqctl(node, "join_cluster", first.node_name)
-            await rabbitmqctl(node, "start_app")
-        await asyncio.gather(*(node.wait_ready() for node in self.nodes))
 
     async def let_lead(self, node: RabbitMQ, vhost: str) -> None:
         """Make one node the leader of every quorum queue of a vhost."""

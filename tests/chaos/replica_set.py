@@ -10,6 +10,8 @@ from infra.mongo import Document, PyMongoError, run_command
 from tests.harness import eventually
 
 MEMBERS = 3
+#: A member that is silent for so long is taken for dead; by default for 10 s.
+SETTINGS = {"electionTimeoutMillis": 3000, "heartbeatIntervalMillis": 500}
 #: What a command at one member may take, in seconds.
 COMMAND_S = 1.0
 
@@ -35,7 +37,8 @@ class ReplicaSet:
                 {"_id": number, "host": f"{LOOPBACK}:{member.port}"}
                 for number, member in enumerate(self.members)
             ]
-            command: Document = {"replSetInitiate": {"_id": REPLICA_SET, "members": hosts}}
+            config = {"_id": REPLICA_SET, "members": hosts, "settings": SETTINGS}
+            command: Document = {"replSetInitiate": config}
             return await self._command(self.members[0], command) is not None
 
         await eventually(initiated, "three members to make a set of", within_s=30)

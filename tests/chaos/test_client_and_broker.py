@@ -1,17 +1,15 @@
 """One client with very much under way, while RabbitMQ itself is killed."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from contracts import Keyway
+from infra.local.rabbitmq import RabbitMQ
 from tests.chaos.fleet import Fleet
-from tests.chaos.own_services import addresses_of, kill_and_restart, own_rabbitmq
+from tests.chaos.own_services import kill_and_restart
 from tests.chaos.report import Report
-from tests.harness import World, eventually, new_world
+from tests.harness import World, eventually
 
-CALLS = 1000
-STREAMS = 20
 #: How long the provider takes: so long that most calls are under way when the broker ends, in milliseconds.
 LATENCY_MS = 1500
 TIMEOUT_S = 120.0
@@ -34,39 +32,37 @@ async def text_of(keyway: Keyway, number: int) -> str:
     return said
 
 
-async def test_a_thousand_calls_and_some_streams_of_one_client_outlive_the_broker(
-    backing: dict[str, str], tmp_path: Path, report: Report
+async def test_many_calls_and_some_streams_of_one_client_outlive_the_broker(
+    world_on_rabbitmq: World, rabbitmq: RabbitMQ, is_long: bool, report: Report
 ) -> None:
-    async with (
-        own_rabbitmq(tmp_path) as rabbitmq,
-        new_world({**backing, **addresses_of(rabbitmq)}, tmp_path) as world,
-    ):
-        bot = await world.add_automation()
-        await world.add_key(bot, "Primary", {"latency_ms": LATENCY_MS})
-        await world.start_accounting()
-        fleet = Fleet(world, wait_for_silence=True)
-        await fleet.start(2)
-        async with world.client(bot) as keyway:
-            asked = [
-                asyncio.create_task(keyway.generate("/chat/completions", body(number), timeout=TIMEOUT_S))
-                for number in range(CALLS)
-            ]
-            streams = [asyncio.create_task(text_of(keyway, number)) for number in range(STREAMS)]
-            await some_have_come(world, bot)
-            await kill_and_restart(rabbitmq, away_s=2)
-            results = await asyncio.gather(*asked)
-            said = await asyncio.gather(*streams)
-        fleet.assert_none_restarted()
-        texts = [result.response["choices"][0]["message"]["content"] for result in results if result.response]
-        assert [text.rpartition("call ")[2] for text in texts] == [str(number) for number in range(CALLS)]
-        assert [text.rpartition("call ")[2] for text in said] == [str(number) for number in range(STREAMS)]
-        calls = [call for call in await world.journal(bot) if not call["stream"]]
-        assert len(calls) == CALLS, "no call was paid for twice"
-        report.tell(calls=CALLS, streams=STREAMS, replayed=sum(result.replayed for result in results))
+    world = world_on_rabbitmq
+    calls, streams = (1000, 20) if is_long else (150, 10)
+    bot = await world.add_automation()
+    await world.add_key(bot, "Primary", {"latency_ms": LATENCY_MS})
+    await world.start_accounting()
+    fleet = Fleet(world, wait_for_silence=True)
+    await fleet.start(2)
+    async with world.client(bot) as keyway:
+        asked = [
+            asyncio.create_task(keyway.generate("/chat/completions", body(number), timeout=TIMEOUT_S))
+            for number in range(calls)
+        ]
+        streamed = [asyncio.create_task(text_of(keyway, number)) for number in range(streams)]
+        await some_have_come(world, bot, calls // 10)
+        await kill_and_restart(rabbitmq, away_s=2)
+        results = await asyncio.gather(*asked)
+        said = await asyncio.gather(*streamed)
+    fleet.assert_none_restarted()
+    texts = [result.response["choices"][0]["message"]["content"] for result in results if result.response]
+    assert [text.rpartition("call ")[2] for text in texts] == [str(number) for number in range(calls)]
+    assert [text.rpartition("call ")[2] for text in said] == [str(number) for number in range(streams)]
+    made = [call for call in await world.journal(bot) if not call["stream"]]
+    assert len(made) == calls, "no call was paid for twice"
+    report.tell(calls=calls, streams=streams, replayed=sum(result.replayed for result in results))
 
 
-async def some_have_come(world: World, bot: str) -> None:
+async def some_have_come(world: World, bot: str, count: int) -> None:
     async def there() -> bool:
-        return len(await world.journal(bot)) > CALLS // 10
+        return len(await world.journal(bot)) > count
 
     await eventually(there, "the first calls done", within_s=60)

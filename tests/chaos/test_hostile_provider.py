@@ -46,10 +46,8 @@ def body(*, is_stream: bool) -> bytes:
     return json.dumps({**asked, "stream": True} if is_stream else asked, separators=(",", ":")).encode()
 
 
-async def test_five_thousand_hostile_answers_are_failures_of_their_calls(
-    is_long: bool, report: Report
-) -> None:
-    count, seed = 50_000 if is_long else 5_000, secrets.randbits(32)
+async def test_hostile_answers_are_failures_of_their_calls(is_long: bool, report: Report) -> None:
+    count, seed = 50_000 if is_long else 1_000, secrets.randbits(32)
     outcomes: Counter[str] = Counter()
     upstream = Upstream(SIDE_BY_SIDE)
 
@@ -148,7 +146,7 @@ async def revive(world: World, bot: str) -> None:
 async def test_a_hostile_provider_harms_no_worker_and_no_other_automation(
     world: World, is_long: bool, report: Report
 ) -> None:
-    count, seed = 1_000 if is_long else 120, secrets.randbits(32)
+    count, seed = 1_000 if is_long else 60, secrets.randbits(32)
     bot, neighbour = await world.add_automation(), await world.add_automation()
     await world.add_key(neighbour, "Primary")
     # Some answers never end.
@@ -190,7 +188,7 @@ async def test_a_hostile_provider_harms_no_worker_and_no_other_automation(
                 missing = sorted({f"r-{number}" for number in range(count)} - set(results.codes))
                 pytest.fail(f"seed {seed}: no end of {len(missing)} of {count}, such as {missing[:3]}")
             memory = peak_memory(worker.process.pid)
-        seen = Counter(request_id for request_id, _ in provider.calls)
+        seen = provider.calls
 
         # An attempt on a connection that was just closed is booked too; the provider never saw it.
         async def all_are_booked() -> bool:

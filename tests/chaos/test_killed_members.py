@@ -11,13 +11,12 @@ from tests.chaos.own_services import addresses_of
 from tests.chaos.rabbitmq_cluster import NODES, rabbitmq_cluster
 from tests.chaos.replica_set import replica_set
 from tests.chaos.report import Report
-from tests.chaos.test_killed_services import PER_SECOND
-from tests.chaos.traffic import LATENCY, Traffic
+from tests.chaos.traffic import LATENCY, Load, Traffic
 from tests.harness import PATIENCE_S, World, eventually, new_world
 
 
 async def test_nothing_is_lost_though_the_primary_of_a_replica_set_is_killed(
-    backing: dict[str, str], tmp_path: Path, report: Report
+    backing: dict[str, str], tmp_path: Path, load: Load, report: Report
 ) -> None:
     async with (
         replica_set(tmp_path) as members,
@@ -31,11 +30,11 @@ async def test_nothing_is_lost_though_the_primary_of_a_replica_set_is_killed(
             await members.primary()
             return time.monotonic()
 
-        await survive_loss(world, report, kill)
+        await survive_loss(world, load, report, kill)
 
 
 async def test_nothing_is_lost_though_the_node_that_leads_the_queues_is_killed(
-    backing: dict[str, str], tmp_path: Path, report: Report
+    backing: dict[str, str], tmp_path: Path, load: Load, report: Report
 ) -> None:
     async with rabbitmq_cluster(tmp_path) as cluster:
         survivor, *_, doomed = cluster.nodes
@@ -53,12 +52,14 @@ async def test_nothing_is_lost_though_the_node_that_leads_the_queues_is_killed(
                 await doomed.wait()
                 return time.monotonic()
 
-            await survive_loss(world, report, kill)
+            await survive_loss(world, load, report, kill)
             await doomed.start()
             await doomed.wait_ready()
 
 
-async def survive_loss(world: World, report: Report, kill: Callable[[], Awaitable[float]]) -> None:
+async def survive_loss(
+    world: World, load: Load, report: Report, kill: Callable[[], Awaitable[float]]
+) -> None:
     """Kill once under load; `kill` returns when the others were ready to carry on."""
     bot = await world.add_automation()
     await world.add_key(bot, "Primary", LATENCY)
@@ -66,13 +67,13 @@ async def survive_loss(world: World, report: Report, kill: Callable[[], Awaitabl
     fleet = Fleet(world, wait_for_silence=True)
     await fleet.start(2)
     async with Traffic(world, bot) as traffic:
-        load = asyncio.create_task(traffic.keep_asking(PER_SECOND))
-        await traffic.flow()
+        asking = asyncio.create_task(traffic.keep_asking(load))
+        await traffic.flow(load)
         began = time.monotonic()
         ready = await kill()
         recovery_s = await traffic.recovery_s(ready, within_s=PATIENCE_S)
-        await traffic.flow()
-        load.cancel()
+        await traffic.flow(load)
+        asking.cancel()
         verdict = await traffic.finish(within_s=PATIENCE_S)
     fleet.assert_none_restarted()
     report.tell(elected_after_s=round(ready - began, 1), recovery_s=round(recovery_s, 1), **verdict.figures())

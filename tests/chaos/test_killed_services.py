@@ -6,34 +6,30 @@ from pathlib import Path
 from infra.local.mongod import Mongod
 from infra.local.rabbitmq import RabbitMQ
 from tests.chaos.fleet import Fleet
-from tests.chaos.own_services import addresses_of, kill_and_restart, own_mongod, own_rabbitmq
+from tests.chaos.own_services import kill_and_restart, own_mongod
 from tests.chaos.report import Report
-from tests.chaos.traffic import LATENCY, Traffic
+from tests.chaos.traffic import LATENCY, Load, Traffic
 from tests.harness import PATIENCE_S, World, new_world
-
-PER_SECOND = 20.0
 
 
 async def test_nothing_confirmed_is_lost_though_rabbitmq_is_killed(
-    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+    world_on_rabbitmq: World, rabbitmq: RabbitMQ, load: Load, is_long: bool, report: Report
 ) -> None:
-    async with (
-        own_rabbitmq(tmp_path) as rabbitmq,
-        new_world({**backing, **addresses_of(rabbitmq)}, tmp_path) as world,
-    ):
-        await survive(world, rabbitmq, report, kills=5 if is_long else 1)
+    await survive(world_on_rabbitmq, rabbitmq, load, report, kills=5 if is_long else 1)
 
 
 async def test_nothing_confirmed_is_lost_though_mongodb_is_killed(
-    backing: dict[str, str], tmp_path: Path, is_long: bool, report: Report
+    backing: dict[str, str], tmp_path: Path, load: Load, is_long: bool, report: Report
 ) -> None:
     async with own_mongod(tmp_path) as mongod:
         addresses = {**backing, "KEYWAY_MONGO_URL": mongod.url.get_secret_value()}
         async with new_world(addresses, tmp_path) as world:
-            await survive(world, mongod, report, kills=5 if is_long else 1)
+            await survive(world, mongod, load, report, kills=5 if is_long else 1)
 
 
-async def survive(world: World, service: RabbitMQ | Mongod, report: Report, *, kills: int) -> None:
+async def survive(
+    world: World, service: RabbitMQ | Mongod, load: Load, report: Report, *, kills: int
+) -> None:
     bot = await world.add_automation()
     await world.add_key(bot, "Primary", LATENCY)
     await world.start_accounting()
@@ -41,12 +37,12 @@ async def survive(world: World, service: RabbitMQ | Mongod, report: Report, *, k
     await fleet.start(2)
     recoveries = []
     async with Traffic(world, bot) as traffic:
-        load = asyncio.create_task(traffic.keep_asking(PER_SECOND))
+        asking = asyncio.create_task(traffic.keep_asking(load))
         for _ in range(kills):
-            await traffic.flow()
+            await traffic.flow(load)
             back = await kill_and_restart(service, away_s=2)
             recoveries.append(await traffic.recovery_s(back, within_s=PATIENCE_S))
-        load.cancel()
+        asking.cancel()
         verdict = await traffic.finish(within_s=PATIENCE_S)
     fleet.assert_none_restarted()
     report.tell(killed=kills, slowest_recovery_s=round(max(recoveries), 1), **verdict.figures())

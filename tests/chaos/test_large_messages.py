@@ -1,40 +1,47 @@
 """RabbitMQ takes smaller messages than Keyway believes: what is too large harms itself alone."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
 from contracts.errors import InternalError, PublishError
-from tests.chaos.own_services import addresses_of, own_rabbitmq
+from infra.local.rabbitmq import RabbitMQ
 from tests.chaos.rabbitmqctl import rabbitmqctl
-from tests.harness import World, new_world
+from tests.harness import World
 
-#: What RabbitMQ takes, in bytes.
+#: What RabbitMQ takes, in bytes, and what it takes by itself.
 LIMIT = 1024 * 1024
+USUAL = 128 * 1024 * 1024
 LARGE = {"model": "text-embedding-3-small", "input": ["word"] * 100}
 SMALL = LARGE | {"dimensions": 8}
 
 
-async def test_a_message_above_the_brokers_limit_harms_no_other(
-    backing: dict[str, str], tmp_path: Path
-) -> None:
-    async with (
-        own_rabbitmq(tmp_path) as rabbitmq,
-        new_world({**backing, **addresses_of(rabbitmq)}, tmp_path) as world,
-    ):
-        await rabbitmqctl(rabbitmq, "eval", f"application:set_env(rabbit, max_message_size, {LIMIT}).")
-        await world.start_accounting()
-        worker = await world.start_worker()
-        loud, calm = await world.add_automation(), await world.add_automation()
-        for bot in (loud, calm):
-            await world.add_key(bot, "Primary", {"latency_ms": 200})
-        await _answers(world, loud, calm)
-        events = [event["event"] for event in worker.events()]
-        # The first tells the limit; those that were on their way with it are told by their own refusals.
-        assert 1 <= events.count("answer_too_large") <= 5
-        assert {"reply_delayed", "reply_given_up", "publish_delayed", "task_failed"} & set(events) == set()
-        await _requests(world, calm)
+@pytest.fixture
+async def limited(world_on_rabbitmq: World, rabbitmq: RabbitMQ) -> AsyncIterator[World]:
+    """A Keyway on a RabbitMQ that takes no more than `LIMIT`."""
+    await _limit(rabbitmq, LIMIT)
+    yield world_on_rabbitmq
+    await _limit(rabbitmq, USUAL)
+
+
+async def _limit(rabbitmq: RabbitMQ, size: int) -> None:
+    await rabbitmqctl(rabbitmq, "eval", f"application:set_env(rabbit, max_message_size, {size}).")
+
+
+async def test_a_message_above_the_brokers_limit_harms_no_other(limited: World) -> None:
+    world = limited
+    await world.start_accounting()
+    worker = await world.start_worker()
+    loud, calm = await world.add_automation(), await world.add_automation()
+    for bot in (loud, calm):
+        await world.add_key(bot, "Primary", {"latency_ms": 200})
+    await _answers(world, loud, calm)
+    events = [event["event"] for event in worker.events()]
+    # The first tells the limit; those that were on their way with it are told by their own refusals.
+    assert 1 <= events.count("answer_too_large") <= 5
+    assert {"reply_delayed", "reply_given_up", "publish_delayed", "task_failed"} & set(events) == set()
+    await _requests(world, calm)
 
 
 async def _answers(world: World, loud: str, calm: str) -> None:

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy, proxy_to
 from tests.chaos.report import Report
-from tests.chaos.test_killed_services import PER_SECOND
-from tests.chaos.traffic import LATENCY, Traffic
+from tests.chaos.traffic import LATENCY, Load, Traffic
 from tests.harness import World
 
 LONG_STALL_S = 45.0
@@ -18,7 +17,7 @@ QUICK_STALL_S = 8.0
 
 
 async def test_nothing_is_lost_though_the_network_to_rabbitmq_stalls(
-    world: World, is_long: bool, report: Report
+    world: World, load: Load, is_long: bool, report: Report
 ) -> None:
     url = urlsplit(world.settings.amqp_url.get_secret_value())
     assert url.port is not None
@@ -29,11 +28,11 @@ async def test_nothing_is_lost_though_the_network_to_rabbitmq_stalls(
         stall_s = LONG_STALL_S if is_long else QUICK_STALL_S
         if not is_long:
             proxied += "?heartbeat=2"
-        await survive_stall(world, proxy, report, stall_s, KEYWAY_AMQP_URL=proxied)
+        await survive_stall(world, proxy, load, report, stall_s, KEYWAY_AMQP_URL=proxied)
 
 
 async def test_nothing_is_lost_though_the_network_to_mongodb_stalls(
-    world: World, is_long: bool, report: Report
+    world: World, load: Load, is_long: bool, report: Report
 ) -> None:
     url = urlsplit(world.settings.mongo_url.get_secret_value())
     assert url.port is not None
@@ -41,7 +40,7 @@ async def test_nothing_is_lost_though_the_network_to_mongodb_stalls(
         # Without `directConnection` the driver would go to the address that the replica set has of itself.
         proxied = f"mongodb://{url.hostname}:{proxy.port}/?directConnection=true"
         stall_s = LONG_STALL_S if is_long else QUICK_STALL_S
-        await survive_stall(world, proxy, report, stall_s, KEYWAY_MONGO_URL=proxied)
+        await survive_stall(world, proxy, load, report, stall_s, KEYWAY_MONGO_URL=proxied)
 
 
 async def test_a_worker_stops_within_its_grace_time_though_rabbitmq_can_not_be_reached(world: World) -> None:
@@ -61,7 +60,7 @@ async def test_a_worker_stops_within_its_grace_time_though_rabbitmq_can_not_be_r
 
 
 async def survive_stall(
-    world: World, proxy: Proxy, report: Report, stall_s: float, **environment: str
+    world: World, proxy: Proxy, load: Load, report: Report, stall_s: float, **environment: str
 ) -> None:
     bot = await world.add_automation()
     await world.add_key(bot, "Primary", LATENCY)
@@ -69,13 +68,13 @@ async def survive_stall(
     fleet = Fleet(world, wait_for_silence=True, **environment)
     await fleet.start(2)
     async with Traffic(world, bot) as traffic:
-        load = asyncio.create_task(traffic.keep_asking(PER_SECOND))
-        await traffic.flow()
+        asking = asyncio.create_task(traffic.keep_asking(load))
+        await traffic.flow(load)
         proxy.stall()
         await asyncio.sleep(stall_s)
         proxy.resume()
         recovery_s = await traffic.recovery_s(time.monotonic(), within_s=90)
-        load.cancel()
+        asking.cancel()
         verdict = await traffic.finish(within_s=120)
     fleet.assert_none_restarted()
     # While they have their network still.

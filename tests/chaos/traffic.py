@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Self
 
 import orjson
@@ -23,10 +24,21 @@ from tests.harness import PATIENCE_S, World, eventually
 BROKER_AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 CONFIRM_S = 10.0
 RETRY_S = 0.2
-#: Answers by which load is known.
-SOME = 40
 #: How long the provider takes, in milliseconds: so long that what is killed has calls in flight.
 LATENCY = {"latency_ms": {"mean": 150, "sigma": 0.6}}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much is asked while something is harmed.
+
+    Attributes:
+        per_second: requests.
+        some: so many answers show that there is load.
+    """
+
+    per_second: float
+    some: int
 
 
 class Traffic:
@@ -75,11 +87,11 @@ class Traffic:
             task.add_done_callback(self._publishing.discard)
         return ids
 
-    async def keep_asking(self, per_second: float) -> None:
-        """Publish at this rate, until cancelled."""
+    async def keep_asking(self, load: Load) -> None:
+        """Publish at its rate, until cancelled."""
         while True:
             self.ask()
-            await asyncio.sleep(random.expovariate(per_second))
+            await asyncio.sleep(random.expovariate(load.per_second))
 
     async def have_answers(self, count: int, *, within_s: float) -> None:
         """Wait for the answers of so many requests."""
@@ -89,9 +101,9 @@ class Traffic:
 
         await eventually(there, f"{count} answered; {len(self.confirmed)} confirmed", within_s=within_s)
 
-    async def flow(self) -> None:
+    async def flow(self, load: Load) -> None:
         """Wait until some more requests are answered: there is load."""
-        await self.have_answers(len(self.answered) + SOME, within_s=PATIENCE_S)
+        await self.have_answers(len(self.answered) + load.some, within_s=PATIENCE_S)
 
     async def finish(self, *, within_s: float) -> Verdict:
         """Wait until all is confirmed, answered and booked, and judge it."""
