@@ -31,7 +31,7 @@ ALLOWED_SLEEPS = {
     ("chaos/test_stalled_network.py", "stall_s"): "the network is gone for so long",
     ("chaos/test_killed_workers.py", "random.uniform(0, 0.2)"): "a worker dies at any moment",
     ("chaos/test_killed_accounting.py", "random.uniform(0, 0.5)"): "accounting dies at any moment",
-    ("chaos/traffic.py", "random.expovariate(per_second)"): "requests come at a rate",
+    ("chaos/traffic.py", "random.expovariate(load.per_second)"): "requests come at a rate",
     ("chaos/traffic.py", "RETRY_S"): "the broker is away",
     ("integration/test_budget_reservations.py", "0.001"): "a call is given up at any moment",
     ("integration/test_budget_reservations.py", "0.005"): "a call is under way, beside others",
