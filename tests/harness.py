@@ -147,9 +147,10 @@ class Simulator:
             calls: int = (await response.json())["in_flight"]
             return calls
 
-    async def journal(self) -> list[dict[str, Any]]:
-        """Every call that the provider saw."""
-        async with self.session.get(f"{self.url}/admin/journal") as response:
+    async def journal(self, key: str | None = None) -> list[dict[str, Any]]:
+        """Every call that the provider saw, in the order of their ends; of one key or of all."""
+        only = {} if key is None else {"key": key}
+        async with self.session.get(f"{self.url}/admin/journal", params=only) as response:
             calls: list[dict[str, Any]] = (await response.json())["calls"]
             return calls
 
@@ -177,10 +178,10 @@ class World:
     def keys(self) -> KeyRegistry:
         return KeyRegistry(self.mongo, Vault(self.settings.master_keys), ACTOR)
 
-    async def add_automation(self, name: str | None = None) -> str:
-        """Add an automation, by default under a name that no other test has."""
+    async def add_automation(self, name: str | None = None, **settings: int | None) -> str:
+        """Add an automation, by default under a name that no other test has; with settings of its own."""
         name = name or f"bot-{secrets.token_hex(4)}"
-        self.tokens[name] = await self.provisioner.add(name, actor=ACTOR)
+        self.tokens[name] = await self.provisioner.add(name, actor=ACTOR, settings=settings)
         return name
 
     async def script(self, automation: str, alias: str, **script: Any) -> None:

@@ -1,5 +1,6 @@
 """What services tell Prometheus, as tests read it."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,8 +14,9 @@ from tests.harness import Service, World
 
 def metrics_url(service: Service) -> str:
     """Where a service's metrics are, by its own word; the last one is of its last start."""
-    urls = [event["url"] for event in service.events() if event["event"] == "metrics_served"]
-    return str(urls[-1])
+    lines = service.log.read_text().splitlines()
+    served = next(line for line in reversed(lines) if '"metrics_served"' in line)
+    return str(json.loads(served)["url"])
 
 
 def target(service: Service) -> str:
@@ -60,12 +62,19 @@ class Scraped:
         return Scraped([*self.families, *other.families])
 
 
-async def scrape(services: Iterable[Service]) -> Scraped:
-    """Ask each of these services."""
+async def scrape(services: Iterable[Service], *, only: tuple[str, ...] = ()) -> Scraped:
+    """Ask each of these services.
+
+    Args:
+        services: those.
+        only: how the lines begin that are wanted, by default all; a parse of all of them takes long.
+    """
     families: list[Metric] = []
     async with aiohttp.ClientSession() as session:
         for service in services:
             async with session.get(metrics_url(service)) as response:
                 assert response.status == 200, await response.text()
-                families += text_string_to_metric_families(await response.text())
+                lines = (await response.text()).splitlines(keepends=True)
+                wanted = "".join(line for line in lines if line.startswith(only or ""))
+                families += text_string_to_metric_families(wanted)
     return Scraped(families)

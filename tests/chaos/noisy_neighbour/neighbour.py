@@ -14,7 +14,7 @@ from tests.chaos.noisy_neighbour.act import Act
 from tests.chaos.noisy_neighbour.amqp_bytes import RawConnection, message, method, refusal_of
 from tests.chaos.noisy_neighbour.lying_provider import LyingProvider
 from tests.chaos.noisy_neighbour.ordinary import Ordinary, request_body
-from tests.harness import ACTOR, World, eventually
+from tests.harness import World, eventually
 
 #: What an operator allows the neighbour: short deadlines, so that an act is over soon.
 SETTINGS = {"deadline_s": 4, "call_timeout_s": 1}
@@ -148,8 +148,8 @@ async def new_neighbour(
     world: World, ordinary: Ordinary, provider: LyingProvider, act: Act, *, is_quick: bool
 ) -> AsyncIterator[Neighbour]:
     """An automation for one act; its one key is at the simulator, or at a provider that lies."""
-    name = await world.add_automation(f"noisy-{secrets.token_hex(4)}")
-    await world.provisioner.change(name, {**SETTINGS, "allow_leases": act.lends}, actor=ACTOR)
+    name = f"noisy-{secrets.token_hex(4)}"
+    await world.add_automation(name, **SETTINGS, allow_leases=act.lends)
     await world.add_key(name, "Primary", base_url=provider.url_of(act.lie) if act.lie else None)
     neighbour = Neighbour(world, name, ordinary, is_quick)
     try:

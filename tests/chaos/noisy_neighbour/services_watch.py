@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,21 +17,30 @@ from tests.scraped import scrape
 FAULTS = ("error", "critical", "exception")
 #: What is told, at the level of information, of a request that a worker got a second time.
 AGAIN = ("request_repeated", "claim_taken_over", "request_handed_back", "delivery_gone", "reply_delayed")
+#: What a worker says that it is busy with.
+IN_HAND = ("keyway_requests_in_hand", "keyway_calls_in_flight")
 #: The name of a worker's connection for addresses that are not known yet (decision 0012).
 APART = "keyway replies "
 #: The same in the line of a library that tells of its loss.
 APART_IN_URL = "name=keyway+replies+"
 
 
-def amqp_ports(service: Service, settings: Settings) -> set[int]:
-    """Local ports of a process's connections to RabbitMQ."""
-    port = urlsplit(settings.amqp_url.get_secret_value()).port
-    found = psutil.Process(service.process.pid).net_connections("tcp")
+def amqp_sockets(service: Service, settings: Settings) -> dict[int, Path]:
+    """The descriptors of a process's connections to RabbitMQ, by their local ports."""
+    port, pid = urlsplit(settings.amqp_url.get_secret_value()).port, service.process.pid
     return {
-        one.laddr.port
-        for one in found
+        one.laddr.port: Path(f"/proc/{pid}/fd/{one.fd}")
+        for one in psutil.Process(pid).net_connections("tcp")
         if one.raddr and one.raddr.port == port and one.status == "ESTABLISHED"
     }
+
+
+def socket_at(descriptor: Path) -> str | None:
+    """Which socket this is, as the kernel names it; None if it is closed."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return None
 
 
 @dataclass
@@ -40,7 +50,8 @@ class ServicesWatch:
     world: World
     ordinary: str
     _may_cost_apart: bool = False
-    _ports: dict[int, set[int]] = field(default_factory=dict)
+    #: By process, the descriptors of its connections and what they are: the kernel's list is long, and slow.
+    _sockets: dict[int, dict[Path, str | None]] = field(default_factory=dict)
     _read: dict[int, int] = field(default_factory=dict)
 
     async def begin(self, *, may_cost_apart: bool) -> None:
@@ -51,17 +62,18 @@ class ServicesWatch:
         """
         self._may_cost_apart = may_cost_apart
         for service in self.world.services:
-            now = amqp_ports(service, self.world.settings)
-            if not self._ports.get(service.process.pid, {0}) <= now:
-                self._ports[service.process.pid] = now - await self._apart(now)
-            self._read[service.process.pid] = service.log.stat().st_size
+            pid = service.process.pid
+            if pid not in self._sockets or self._lost(service):
+                now = amqp_sockets(service, self.world.settings)
+                apart = await self._apart(set(now))
+                self._sockets[pid] = {now[port]: socket_at(now[port]) for port in now.keys() - apart}
+            self._read[pid] = service.log.stat().st_size
 
     async def assert_calm(self) -> None:
         """Nothing of what may not happen has happened since."""
         for service in self.world.services:
             assert service.process.returncode is None, f"{service.log.name} ended: {self._tail(service)}"
-            lost = self._ports[service.process.pid] - amqp_ports(service, self.world.settings)
-            assert not lost, f"{service.log.name} lost a connection: {self._tail(service)}"
+            assert not self._lost(service), f"{service.log.name} lost a connection: {self._tail(service)}"
             faults = [line for line in self._new_lines(service) if self._is_fault(line)]
             assert not faults, f"{service.log.name}: {faults[:3]}"
 
@@ -70,8 +82,8 @@ class ServicesWatch:
         workers = [service for service in self.world.services if service.log.name.startswith("worker")]
 
         async def idle() -> bool:
-            scraped = await scrape(workers)
-            return scraped.sum("keyway_requests_in_hand") == scraped.sum("keyway_calls_in_flight") == 0
+            scraped = await scrape(workers, only=IN_HAND)
+            return not any(scraped.sum(name) for name in IN_HAND)
 
         await eventually(idle, "nothing in the workers' hands", within_s=30)
 
@@ -79,6 +91,11 @@ class ServicesWatch:
         """How many of the ordinary automation's requests RabbitMQ says that it delivered again."""
         lane = await self.world.admin.call("GET", f"queues/{{vhost}}/requests.{self.ordinary}")
         return int(lane.get("message_stats", {}).get("redeliver", 0))
+
+    def _lost(self, service: Service) -> bool:
+        """Whether a connection of its is not there any more."""
+        kept = self._sockets[service.process.pid]
+        return any(socket_at(descriptor) != socket for descriptor, socket in kept.items())
 
     def _is_fault(self, line: str) -> bool:
         try:

@@ -11,7 +11,7 @@ from tests.chaos.noisy_neighbour.act import Act
 from tests.chaos.noisy_neighbour.catalogue import ACTS
 from tests.chaos.noisy_neighbour.lying_provider import LyingProvider, lying_provider
 from tests.chaos.noisy_neighbour.neighbour import new_neighbour
-from tests.chaos.noisy_neighbour.ordinary import AT_LEAST, Ordinary
+from tests.chaos.noisy_neighbour.ordinary import AT_LEAST, KEY, Ordinary
 from tests.chaos.noisy_neighbour.services_watch import ServicesWatch
 from tests.harness import World, new_world
 
@@ -38,7 +38,7 @@ async def neighbourhood(
         world = await stack.enter_async_context(new_world(backing, tmp_path_factory.mktemp("noisy")))
         world.environment["KEYWAY_METRICS_PORT"] = "0"
         bot = await world.add_automation()
-        await world.add_key(bot, "Primary", {"latency_ms": 20})
+        await world.add_key(bot, KEY, {"latency_ms": 20})
         await world.start_accounting()
         await world.start_leasing()
         for _ in range(WORKERS):
@@ -48,8 +48,10 @@ async def neighbourhood(
         for _ in range(WORKERS * AT_LEAST):
             ordinary.ask()
         await ordinary.have_answers()
+        await ordinary.assert_books(since=0)
         provider = await stack.enter_async_context(lying_provider())
         yield Neighbourhood(world, ordinary, provider, ServicesWatch(world, bot))
+        await world.assert_books_equal_journal(bot)
 
 
 def test_there_are_sixty_acts_each_of_its_own_name() -> None:
@@ -77,5 +79,5 @@ async def test_an_ordinary_automation_notices_nothing_of(
     await watch.nothing_in_hand()
     await watch.assert_calm()
     ordinary.assert_answered_once(since)
-    await ordinary.assert_books()
+    await ordinary.assert_books(since)
     assert await watch.redelivered() == redelivered
