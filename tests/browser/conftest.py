@@ -15,9 +15,7 @@ from tests.console import Console
 class SignIn(Protocol):
     """Signs an operator in, in a browser of their own."""
 
-    async def __call__(
-        self, username: str, *, width: int = 1280, dark: bool = False, zone: str | None = None
-    ) -> Tab: ...
+    async def __call__(self, username: str, *, width: int = 1280, zone: str | None = None) -> Tab: ...
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +27,8 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def _tab(
-    browser: Browser, console: Console, width: int, *, dark: bool, zone: str | None = None
-) -> AsyncIterator[Tab]:
-    context = await browser.new_context(
-        viewport={"width": width, "height": 844},
-        color_scheme="dark" if dark else "light",
-        timezone_id=zone,
-    )
+async def _tab(browser: Browser, console: Console, width: int, zone: str | None = None) -> AsyncIterator[Tab]:
+    context = await browser.new_context(viewport={"width": width, "height": 844}, timezone_id=zone)
     page = await context.new_page()
     page.set_default_timeout(30_000)
     tab = Tab(page, console.url)
@@ -48,7 +40,7 @@ async def _tab(
 @pytest.fixture
 async def new_tab(browser: Browser, console: Console) -> AsyncIterator[Tab]:
     """A browser in which nobody is signed in."""
-    async with _tab(browser, console, 1280, dark=False) as tab:
+    async with _tab(browser, console, 1280) as tab:
         yield tab
 
 
@@ -56,10 +48,8 @@ async def new_tab(browser: Browser, console: Console) -> AsyncIterator[Tab]:
 async def sign_in(browser: Browser, console: Console) -> AsyncIterator[SignIn]:
     async with AsyncExitStack() as stack:
 
-        async def signed_in(
-            username: str, *, width: int = 1280, dark: bool = False, zone: str | None = None
-        ) -> Tab:
-            tab = await stack.enter_async_context(_tab(browser, console, width, dark=dark, zone=zone))
+        async def signed_in(username: str, *, width: int = 1280, zone: str | None = None) -> Tab:
+            tab = await stack.enter_async_context(_tab(browser, console, width, zone))
             await tab.sign_in(username)
             return tab
 

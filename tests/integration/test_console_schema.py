@@ -38,7 +38,7 @@ async def run_schemathesis(console: Console, folder: Path, *which: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", "--url", console.url,
         "--header", f"Authorization: {console.admin.headers['Authorization']}",
-        "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "12",
+        "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "4",
         "--generation-deterministic", "--no-shrink", "--no-color", "--continue-on-failure", *which,
         cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

@@ -61,11 +61,11 @@ async def test_a_key_that_fails_for_a_minute_is_left_out_probed_ramped_and_back(
     async def keep_asking(keyway: Keyway) -> None:
         while True:
             asking.append(asyncio.create_task(ask(keyway, len(asking))))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     async def serves_again() -> bool:
         calls = [call for call in await shared.journal(bot) if call["key"] == f"{bot}-Primary"]
-        return len([call for call in calls if call["http_status"] == 200]) >= 50
+        return len([call for call in calls if call["http_status"] == 200]) >= 25
 
     async with shared.client(bot) as keyway:
         steady = asyncio.create_task(keep_asking(keyway))
