@@ -41,7 +41,7 @@ ALLOWED_SLEEPS = {
     ("unit/infra/local/simulator/test_calls.py", "0.001"): "the pause between two looks",
     ("chaos/noisy_neighbour/acts/provider_connections.py", "0.5"): "a provider that is slow on purpose",
     ("chaos/noisy_neighbour/acts/provider_connections.py", "0.01"): "a provider that is slow on purpose",
-    ("chaos/noisy_neighbour/ordinary.py", "1 / PER_SECOND"): "requests come at a rate",
+    ("chaos/noisy_neighbour/ordinary.py", "1 / per_second"): "requests come at a rate",
     ("chaos/noisy_neighbour/neighbour.py", "FULL_S"): "a reply queue is full for so long",
     ("chaos/test_hostile_provider.py", "0.1"): "an operator heals a key again and again",
     ("chaos/proxy.py", "self.answers_take_s"): "a network that takes so long",

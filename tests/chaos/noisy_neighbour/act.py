@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,16 +45,21 @@ class Kind:
 
         return add
 
-    def lie(self, name: str) -> "Callable[[Lie], Lie]":
-        """Add what a provider of the neighbour's own answers, told to plain and to streamed requests."""
+    def lie(self, name: str, *, forms: int = 1) -> "Callable[[Lie], Lie]":
+        """Add what a provider of the neighbour's own answers, told to plain and to streamed requests.
+
+        Args:
+            name: a sentence that says what is answered.
+            forms: how many calls hear all of it.
+        """
 
         def add(lie: "Lie") -> "Lie":
-            self.acts.append(Act(name, self.name, be_told, lie=lie))
+            self.acts.append(Act(name, self.name, partial(be_told, forms=forms), lie=lie))
             return lie
 
         return add
 
 
-async def be_told(neighbour: "Neighbour") -> None:
+async def be_told(neighbour: "Neighbour", *, forms: int) -> None:
     """Ask often enough to hear every form of a lie."""
-    await neighbour.hear_lies()
+    await neighbour.hear_lies(forms)

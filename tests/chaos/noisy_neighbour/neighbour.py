@@ -22,7 +22,8 @@ SETTINGS = {"deadline_s": 4, "call_timeout_s": 1}
 LEFTOVERS_S = 60.0
 GOOD = request_body("hello")
 STREAMED = request_body("hello", stream=True)
-#: How often a provider that lies is asked for an answer and for a stream.
+#: How often a provider that lies is asked for an answer and for a stream; in the quick form until it has said
+#: all that it says.
 LIES = 5
 #: How long a reply queue that is full stays so, in seconds: workers would try for a minute.
 FULL_S = 1.0
@@ -105,10 +106,11 @@ class Neighbour:
         await asyncio.sleep(FULL_S)
         await (await self.open()).ask(commands.Queue.Delete(queue=self.reply_queue), commands.Queue.DeleteOk)
 
-    async def hear_lies(self) -> None:
-        """Ask its provider often enough to hear every form of a lie, answered to a queue of its own."""
+    async def hear_lies(self, forms: int) -> None:
+        """Ask its provider often enough to hear so many forms of a lie, answered to a queue of its own."""
+        times = -(-forms // 2) if self.is_quick else LIES
         await self.declare(durable=True)
-        await self.ask_each(*((body, {"reply_to": self.reply_queue}) for body in (GOOD, STREAMED) * LIES))
+        await self.ask_each(*((body, {"reply_to": self.reply_queue}) for body in (GOOD, STREAMED) * times))
 
     async def refused_with(self, exchange: str, routing_key: str, **properties: Any) -> int | None:
         """The code with which the broker refuses a publish of a good request, or None if it takes it."""
@@ -131,7 +133,7 @@ class Neighbour:
             running = {"automation_id": self.name, "status": "running", "owner": {"$ne": None}}
             return not await self.waiting() and not await self.world.mongo.requests.count_documents(running)
 
-        await eventually(done, "nothing left of the act", within_s=LEFTOVERS_S)
+        await eventually(done, "nothing left of the act", within_s=LEFTOVERS_S, every_s=0.1)
 
     async def leave(self) -> None:
         """Hang up every connection that is still open."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Self
 
 import orjson
@@ -15,17 +16,26 @@ from tests.chaos.noisy_neighbour.books import GrowingBooks
 from tests.harness import World, eventually
 
 PER_SECOND = 20
-#: How many requests are made at least beside an act.
-AT_LEAST = 10
-#: Of ten requests: two streams, two whose answer is kept in a durable queue, five plain ones, and one of a
+#: Of five requests: a stream, one whose answer is kept in a durable queue, two plain ones, and one of a
 #: client that has just connected, whose address for direct replies no worker knows yet.
-SORTS = ("stream", "plain", "durable", "plain", "plain", "newcomer", "stream", "plain", "durable", "plain")
+SORTS = ("stream", "plain", "durable", "plain", "newcomer")
 #: The alias of its one key.
 KEY = "Primary"
 #: How the ids of its requests begin.
 ID_PREFIX = "o-"
 #: How long an answer may take on a machine that is busy with other things, in seconds.
 ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How it asks beside an act: this often at least, and that often a second while the act goes on after."""
+
+    at_least: int
+    later_per_second: float
+
+
+QUICK, LONG = Pace(len(SORTS), 5), Pace(2 * len(SORTS), PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +71,9 @@ class Ordinary:
     async def __aexit__(self, *_: object) -> None:
         await self._connection.close()
 
-    def next_ids(self, count: int) -> list[str]:
+    def next_ids(self, wanted: int) -> list[str]:
         """The ids of the requests that it makes next."""
-        return [f"{ID_PREFIX}{number:06}" for number in range(len(self.asked), len(self.asked) + count)]
+        return [f"{ID_PREFIX}{number:06}" for number in range(len(self.asked), len(self.asked) + wanted)]
 
     def ask(self) -> None:
         """Begin to publish one request."""
@@ -74,19 +84,20 @@ class Ordinary:
         self._publishing.add(task)
         task.add_done_callback(self._published)
 
-    async def keep_asking(self) -> None:
-        """Ask at its pace, until cancelled."""
-        while True:
+    async def keep_asking(self, pace: Pace) -> None:
+        """Ask at this pace, until cancelled."""
+        for asked in count(1):
             self.ask()
-            await asyncio.sleep(1 / PER_SECOND)
+            per_second = PER_SECOND if asked < pace.at_least else pace.later_per_second
+            await asyncio.sleep(1 / per_second)
 
-    async def have_asked(self, count: int) -> None:
+    async def have_asked(self, wanted: int) -> None:
         """Wait until it has made so many requests in all."""
 
         async def there() -> bool:
-            return len(self.asked) >= count
+            return len(self.asked) >= wanted
 
-        await eventually(there, f"{count} requests", within_s=ANSWER_S)
+        await eventually(there, f"{wanted} requests", within_s=ANSWER_S)
 
     async def have_answers(self, since: int = 0) -> None:
         """Wait until each of its requests from number `since` on is answered."""

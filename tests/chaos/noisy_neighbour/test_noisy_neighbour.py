@@ -11,7 +11,7 @@ from tests.chaos.noisy_neighbour.act import Act
 from tests.chaos.noisy_neighbour.catalogue import ACTS
 from tests.chaos.noisy_neighbour.lying_provider import LyingProvider, lying_provider
 from tests.chaos.noisy_neighbour.neighbour import new_neighbour
-from tests.chaos.noisy_neighbour.ordinary import AT_LEAST, KEY, Ordinary
+from tests.chaos.noisy_neighbour.ordinary import KEY, LONG, QUICK, Ordinary
 from tests.chaos.noisy_neighbour.services_watch import ServicesWatch
 from tests.harness import World, new_world
 
@@ -45,7 +45,7 @@ async def neighbourhood(
             await world.start_worker()
         ordinary = await stack.enter_async_context(Ordinary(world, bot))
         # So that every worker has answered it once: what is new to a worker takes longer.
-        for _ in range(WORKERS * AT_LEAST):
+        for _ in range(WORKERS * LONG.at_least):
             ordinary.ask()
         await ordinary.have_answers()
         await ordinary.assert_books(since=0)
@@ -62,14 +62,15 @@ def test_there_are_sixty_acts_each_of_its_own_name() -> None:
 async def test_an_ordinary_automation_notices_nothing_of(
     act: Act, neighbourhood: Neighbourhood, is_long: bool
 ) -> None:
+    pace = LONG if is_long else QUICK
     world, ordinary, watch = neighbourhood.world, neighbourhood.ordinary, neighbourhood.watch
     async with new_neighbour(world, ordinary, neighbourhood.provider, act, is_quick=not is_long) as neighbour:
         since, redelivered = len(ordinary.asked), await watch.redelivered()
         await watch.begin(may_cost_apart=act.costs_apart)
-        asking = asyncio.create_task(ordinary.keep_asking())
+        asking = asyncio.create_task(ordinary.keep_asking(pace))
         try:
             await act.do(neighbour)
-            await ordinary.have_asked(since + AT_LEAST)
+            await ordinary.have_asked(since + pace.at_least)
             await neighbour.have_leftovers_done()
         finally:
             asking.cancel()

@@ -51,7 +51,9 @@ async def forged_direct(neighbour: Neighbour) -> None:
 
 @ADDRESSES.act("two hundred forged addresses of direct replies", costs_apart=True)
 async def many_forged_direct(neighbour: Neighbour) -> None:
-    await ask_to(neighbour, *(f"{names.DIRECT_REPLY_TO}.forged.{number}==" for number in range(70)))
+    await ask_to(
+        neighbour, *(f"{names.DIRECT_REPLY_TO}.forged.{number}==" for number in range(neighbour.many(70)))
+    )
 
 
 @ADDRESSES.act("other names that begin with amq.")
@@ -81,4 +83,6 @@ async def gone_client(neighbour: Neighbour) -> None:
 
 @ADDRESSES.act("a queue that is nowhere, two hundred times")
 async def nowhere(neighbour: Neighbour) -> None:
-    await ask_to(neighbour, *(f"replies.{neighbour.name}.gone-{number}" for number in range(60)))
+    await ask_to(
+        neighbour, *(f"replies.{neighbour.name}.gone-{number}" for number in range(neighbour.many(60)))
+    )

@@ -28,7 +28,7 @@ async def beyond_an_integer(call: Call) -> None:
     await call.answer_either(completion(usage=usage(2**63)))
 
 
-@lie("2^63-1 tokens, each time")
+@lie("2^63-1 tokens, each time", forms=4)
 async def largest_integer(call: Call) -> None:
     await call.answer_either(completion(usage=usage(2**63 - 1), model="without-a-price"))
 
@@ -76,7 +76,7 @@ async def odd_models(call: Call) -> None:
     await call.answer_either(completion(model="$a.b\0\r\n"))
 
 
-@lie("another model name each time")
+@lie("another model name each time", forms=4)
 async def other_models(call: Call) -> None:
     await call.answer_either(completion(model=f"model-{call.number}"))
 
@@ -96,7 +96,7 @@ async def rather_deep(call: Call) -> None:
     await call.answer(b'{"choices":' + b"[" * 500 + b"]" * 500 + b"}")
 
 
-@lie("bodies of no JSON, in turns")
+@lie("bodies of no JSON, in turns", forms=8)
 async def no_json(call: Call) -> None:
     bodies = (b"", b"null", b"[]", b"\xff\xfe", b"{", b"NaN", b'"\\ud800"', b"<html></html>")
     await call.answer(bodies[call.number % len(bodies)])
@@ -115,7 +115,7 @@ async def endless_wait(call: Call) -> None:
     )
 
 
-@lie("429 whose wait is negative, not a number, or a date a thousand years ahead")
+@lie("429 whose wait is negative, not a number, or a date a thousand years ahead", forms=6)
 async def odd_waits(call: Call) -> None:
     odd = (
         b"-1",
@@ -151,7 +151,7 @@ async def rate_limits_of_text(call: Call) -> None:
     await call.answer(completion(), *(b"x-ratelimit-%b: \xff\xfe1e999" % name for name in names))
 
 
-@lie("a quota that is exhausted, in words of every type")
+@lie("a quota that is exhausted, in words of every type", forms=4)
 async def odd_quota(call: Call) -> None:
     odd: tuple[Any, ...] = (
         failure(type="insufficient_quota"),
@@ -178,7 +178,7 @@ async def long_code(call: Call) -> None:
     await call.answer(failure(code="x" * 1024**2), status="401 Unauthorized")
 
 
-@lie("statuses that there are not")
+@lie("statuses that there are not", forms=9)
 async def odd_statuses(call: Call) -> None:
     odd = ("99 No", "199 No", "299 Yes", "600 No", "999 No", "1000 No", "-1 No", "abc", "")
     await call.answer(completion(), status=odd[call.number % len(odd)])
@@ -189,13 +189,13 @@ async def redirect(call: Call) -> None:
     await call.answer(b"", b"Location: " + call.path.encode(), status="307 Temporary Redirect")
 
 
-@lie("redirects to MongoDB, to a file, and to nowhere")
+@lie("redirects to MongoDB, to a file, and to nowhere", forms=5)
 async def redirect_elsewhere(call: Call) -> None:
     odd = (b"http://127.0.0.1:27017/", b"file:///etc/passwd", b"http://[::1", b"\xff\xfe", b"")
     await call.answer(b"", b"Location: " + odd[call.number % len(odd)], status="302 Found")
 
 
-@lie("events of a stream that are no JSON, no object, or deep")
+@lie("events of a stream that are no JSON, no object, or deep", forms=7)
 async def odd_events(call: Call) -> None:
     await call.head("200 OK", b"Content-Type: text/event-stream")
     odd = (b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"choices": 7}', b'{"error": 7}')

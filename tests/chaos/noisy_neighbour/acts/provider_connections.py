@@ -116,7 +116,7 @@ async def many_headers(call: Call) -> None:
     await call.answer(completion(), *many, b"X-Long: " + b"x" * 100_000)
 
 
-@lie("lengths of 2^63, of -1, and two that differ")
+@lie("lengths of 2^63, of -1, and two that differ", forms=3)
 async def wrong_lengths(call: Call) -> None:
     odd = (
         b"Content-Length: 9223372036854775808",
@@ -127,13 +127,13 @@ async def wrong_lengths(call: Call) -> None:
     await call.send(orjson.dumps(completion()))
 
 
-@lie("chunks of no size, and of 2^63")
+@lie("chunks of no size, and of 2^63", forms=3)
 async def wrong_chunks(call: Call) -> None:
     await call.head("200 OK", JSON, b"Transfer-Encoding: chunked")
     await call.send((b"zz\r\n{}\r\n", b"8000000000000000\r\n{}", b"-1\r\n")[call.number % 3])
 
 
-@lie("no HTTP at all")
+@lie("no HTTP at all", forms=5)
 async def no_http(call: Call) -> None:
     odd = (b"AMQP\0\0\x09\x01", b"HTTP/9.9 200 OK\r\n\r\n", b"\0" * 1000, b"\r\n" * 1000, b"SSH-2.0-x\r\n")
     await call.send(odd[call.number % len(odd)])

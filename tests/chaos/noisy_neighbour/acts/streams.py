@@ -40,7 +40,7 @@ async def one_chunk(neighbour: Neighbour) -> None:
         await connection.answer(commands.Basic.Deliver)
         await connection.hang_up()
 
-    for _ in range(5):
+    for _ in range(1 if neighbour.is_quick else 5):
         await asyncio.gather(*(read_one() for _ in range(10)))
 
 
