@@ -386,8 +386,16 @@ async def start_simulator(folder: Path, session: aiohttp.ClientSession) -> Async
 
 
 @asynccontextmanager
-async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[World]:
-    """A Keyway of its own on the services that `backing` names."""
+async def new_world(
+    backing: dict[str, str], folder: Path, *, leaves_vhost: bool = False
+) -> AsyncIterator[World]:
+    """A Keyway of its own on the services that `backing` names.
+
+    Args:
+        backing: the addresses of those services.
+        folder: where its processes log.
+        leaves_vhost: whether its vhost stays, on a RabbitMQ that ends with the test.
+    """
     name = f"test-{secrets.token_hex(5)}"
     amqp = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
     master_key = "bWFzdGVyLWtleS1mb3ItdGVzdHMtMzItYnl0ZXMtISE="
@@ -406,7 +414,8 @@ async def new_world(backing: dict[str, str], folder: Path) -> AsyncIterator[Worl
         session = await stack.enter_async_context(aiohttp.ClientSession())
         admin = await stack.enter_async_context(management(settings))
         await admin.ensure_vhost()
-        stack.push_async_callback(admin.call, "DELETE", "vhosts/{vhost}")
+        if not leaves_vhost:
+            stack.push_async_callback(admin.call, "DELETE", "vhosts/{vhost}")
         mongo = await stack.enter_async_context(connect_mongo(backing["KEYWAY_MONGO_URL"], name))
         stack.push_async_callback(mongo.database.client.drop_database, name)
         simulator = await stack.enter_async_context(start_simulator(folder, session))

@@ -12,8 +12,8 @@ from infra.local.epmd import Epmd
 from infra.local.ports import choose_ports
 from infra.local.private_files import write_private
 from infra.local.rabbitmq import RabbitMQ, RabbitPorts
+from tests.chaos.erlang import evaluate
 from tests.chaos.own_services import RABBITMQ_PORTS
-from tests.chaos.rabbitmqctl import rabbitmqctl
 
 NODES = 3
 
@@ -70,9 +70,8 @@ class Cluster:
 
     async def let_lead(self, node: RabbitMQ, vhost: str) -> None:
         """Make one node the leader of every quorum queue of a vhost."""
-        await rabbitmqctl(
+        await evaluate(
             node,
-            "eval",
             f"[ra:transfer_leadership(Leader, {{element(1, Leader), '{node.node_name}'}}) || "
             f'Queue <- rabbit_amqqueue:list(<<"{vhost}">>), '
             "amqqueue:get_type(Queue) =:= rabbit_quorum_queue, Leader <- [amqqueue:get_pid(Queue)]].",

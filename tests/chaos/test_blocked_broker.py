@@ -4,13 +4,13 @@ import asyncio
 import time
 
 from infra.local.rabbitmq import RabbitMQ
+from tests.chaos.erlang import evaluate
 from tests.chaos.fleet import Fleet
-from tests.chaos.rabbitmqctl import rabbitmqctl
 from tests.chaos.report import Report
 from tests.chaos.traffic import LATENCY, Load, Traffic
 from tests.harness import World
 
-WATERMARK = "set_vm_memory_high_watermark"
+SET_WATERMARK = "vm_memory_monitor:set_vm_memory_high_watermark"
 
 
 async def test_nothing_is_lost_though_rabbitmq_blocks_who_publishes(
@@ -26,11 +26,12 @@ async def test_nothing_is_lost_though_rabbitmq_blocks_who_publishes(
     async with Traffic(world, bot) as traffic:
         asking = asyncio.create_task(traffic.keep_asking(load))
         await traffic.flow(load)
-        await rabbitmqctl(rabbitmq, WATERMARK, "absolute", "1MB")
+        await evaluate(rabbitmq, f"{SET_WATERMARK}({{absolute, 1000000}}).")
         try:
+            assert "memory" in await evaluate(rabbitmq, "rabbit_alarm:get_alarms().")
             await asyncio.sleep(blocked_s)
         finally:
-            await rabbitmqctl(rabbitmq, WATERMARK, "0.4")
+            await evaluate(rabbitmq, f"{SET_WATERMARK}(0.4).")
         recovery_s = await traffic.recovery_s(time.monotonic(), within_s=90)
         asking.cancel()
         verdict = await traffic.finish(within_s=120)

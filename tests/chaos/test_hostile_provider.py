@@ -150,7 +150,7 @@ async def test_a_hostile_provider_harms_no_worker_and_no_other_automation(
     bot, neighbour = await world.add_automation(), await world.add_automation()
     await world.add_key(neighbour, "Primary")
     # Some answers never end.
-    await world.mongo.automations.update_one({"_id": bot}, {"$set": {"call_timeout_s": int(CALL_TIMEOUT_S)}})
+    await world.mongo.automations.update_one({"_id": bot}, {"$set": {"call_timeout_s": 5 if is_long else 2}})
     worker, accounting = await world.start_worker(), await world.start_accounting()
     results = Results()
     async with hostile_provider(seed) as (provider, astray):

@@ -17,7 +17,7 @@ PAGE = 500
 async def test_the_totals_are_exact_though_accounting_is_killed_again_and_again(
     world: World, is_long: bool, report: Report
 ) -> None:
-    kills, count = (30, 20_000) if is_long else (3, 1500)
+    kills, count = (30, 20_000) if is_long else (3, 600)
     bot = await world.add_automation()
     events = [event(bot, number) for number in range(count)]
     deliveries = [e for e in events for _ in range(random.randint(1, 3))]

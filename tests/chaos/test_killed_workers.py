@@ -14,7 +14,7 @@ WORKERS = 3
 async def test_each_request_has_one_answer_though_workers_are_killed_again_and_again(
     world: World, is_long: bool, report: Report
 ) -> None:
-    kills, requests = (30, 5000) if is_long else (3, 250)
+    kills, requests = (30, 5000) if is_long else (3, 120)
     bot = await world.add_automation()
     await world.add_key(bot, "Primary", LATENCY)
     await world.add_key(bot, "Backup", LATENCY)

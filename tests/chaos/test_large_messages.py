@@ -7,7 +7,7 @@ import pytest
 
 from contracts.errors import InternalError, PublishError
 from infra.local.rabbitmq import RabbitMQ
-from tests.chaos.rabbitmqctl import rabbitmqctl
+from tests.chaos.erlang import evaluate
 from tests.harness import World
 
 #: What RabbitMQ takes, in bytes, and what it takes by itself.
@@ -26,7 +26,7 @@ async def limited(world_on_rabbitmq: World, rabbitmq: RabbitMQ) -> AsyncIterator
 
 
 async def _limit(rabbitmq: RabbitMQ, size: int) -> None:
-    await rabbitmqctl(rabbitmq, "eval", f"application:set_env(rabbit, max_message_size, {size}).")
+    await evaluate(rabbitmq, f"application:set_env(rabbit, max_message_size, {size}).")
 
 
 async def test_a_message_above_the_brokers_limit_harms_no_other(limited: World) -> None:
