@@ -12,6 +12,7 @@ from tests.harness import World, eventually
 TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 SUMMED = (*TOKENS, "cost_nanousd", "latency_ms")
 DIMENSIONS = ("key", "automation", "model")
+LEDGER = ("ledger", "rows")
 
 
 class GrowingBooks:
@@ -20,7 +21,8 @@ class GrowingBooks:
     def __init__(self, world: World, bot: str, alias: str) -> None:
         self._world, self._bot, self._alias = world, bot, alias
         self._calls = 0
-        self._sums: Counter[str] = Counter()
+        #: The totals at the last look, by dimension and name; and how many rows the ledger had.
+        self._totals: Counter[tuple[str, str]] = Counter()
 
     async def assert_grown_by(self, asked: Sequence[str]) -> None:
         """Since the last look, these requests were called and booked once each, and nothing else was."""
@@ -49,19 +51,23 @@ class GrowingBooks:
 
     async def _assert_totals(self, rows: Sequence[Document]) -> None:
         """The totals, and the count of all rows, have grown by these rows alone."""
-        self._sums["attempts"] += len(rows)
-        for name in SUMMED:
-            self._sums[name] += sum(row[name] for row in rows)
+        before, self._totals = self._totals, await self._read_totals()
+        grown_by = {"attempts": len(rows)} | {name: sum(row[name] for row in rows) for name in SUMMED}
+        expected = {(dimension, name): count for dimension in DIMENSIONS for name, count in grown_by.items()}
+        for what, count in (expected | {LEDGER: len(rows)}).items():
+            grown = self._totals[what] - before[what]
+            assert grown == count, f"{what} grew by {grown}, and should have by {count}"
+
+    async def _read_totals(self) -> Counter[tuple[str, str]]:
+        """All of them at one moment."""
         whose = {"automation_id": self._bot}
+        read: Counter[tuple[str, str]] = Counter()
         async with self._world.mongo.snapshot() as session:
-            count = await self._world.mongo.usage.count_documents(whose, session=session)
-            found = self._world.mongo.usage_daily.find(whose, session=session)
-            totals = [total async for total in found]
-        assert count == self._sums["attempts"]
-        for dimension in DIMENSIONS:
-            of_it = [total for total in totals if total["dimension"] == dimension]
-            for name in ("attempts", *SUMMED):
-                assert sum(total[name] for total in of_it) == self._sums[name], (dimension, name)
+            read[LEDGER] = await self._world.mongo.usage.count_documents(whose, session=session)
+            async for total in self._world.mongo.usage_daily.find(whose, session=session):
+                for name in ("attempts", *SUMMED):
+                    read[total["dimension"], name] += total[name]
+        return read
 
 
 def assert_one_each(what: str, asked: Sequence[str], found: Iterable[str]) -> None:
