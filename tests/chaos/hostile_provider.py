@@ -45,6 +45,7 @@ STATUSES = (
     *(100, 101, 102, 103, 199, 200, 200, 200, 200, 200, 200, 201, 204, 205, 206, 226, 300, 301, 302, 303),
     *(304, 305, 307, 308, 399, 400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 425, 429, 451, 499, 500),
     *(501, 502, 503, 504, 520, 599, 600, 700, 999, 0, 1000, -1),
+    *[429] * 8,
 )
 CODES = (
     *("insufficient_quota", "invalid_api_key", "rate_limit_exceeded", "model_not_found", "server_error", ""),
@@ -75,7 +76,8 @@ ODD_HEADERS = (
     ),
 )
 NAMES = (
-    *("retry-after", "retry-after-ms", "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"),
+    *["retry-after", "retry-after-ms"] * 3,
+    *("x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"),
     *("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests"),
     *("x-ratelimit-reset-tokens", "x-request-id", "set-cookie", "content-type", "x-should-retry"),
 )
@@ -218,6 +220,7 @@ def error_body(random: Random) -> bytes:
         (
             f'{{"error":{{"message":{random.choice(ODD_VALUES)},"code":{random.choice(ODD_VALUES)}}}}}'
         ).encode(),
+        b'{"error":{"message":"' + b"m" * 70_000 + b'"}}',
         *(b"", b"<html>", b"\xff\xfe", b"[1]", b"null", b'{"error":' * 100_000, LARGE),
     )
     return random.choice(odd)
