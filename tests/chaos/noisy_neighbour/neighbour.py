@@ -1,6 +1,5 @@
 """The noisy neighbour: what an automation's service token reaches, for acts to misuse."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,8 +24,6 @@ STREAMED = request_body("hello", stream=True)
 #: How often a provider that lies is asked for an answer and for a stream; in the quick form until it has said
 #: all that it says.
 LIES = 5
-#: How long a reply queue that is full stays so, in seconds: workers would try for a minute.
-FULL_S = 1.0
 #: Refused at sight, and dead-lettered.
 BAD = b"{}"
 
@@ -102,8 +99,16 @@ class Neighbour:
         return connection
 
     async def delete_full_queue(self) -> None:
-        """Let workers try for a while to send to its reply queue, which is full, and delete it then."""
-        await asyncio.sleep(FULL_S)
+        """Wait until a worker has found its reply queue full and will try again, and delete it then."""
+
+        async def found_full() -> bool:
+            return any(
+                event["event"] == "reply_delayed" and event.get("automation_id") == self.name
+                for service in self.world.services
+                for event in service.events()
+            )
+
+        await eventually(found_full, "a worker that finds the reply queue full")
         await (await self.open()).ask(commands.Queue.Delete(queue=self.reply_queue), commands.Queue.DeleteOk)
 
     async def hear_lies(self, forms: int) -> None:

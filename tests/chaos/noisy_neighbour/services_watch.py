@@ -87,10 +87,21 @@ class ServicesWatch:
 
         await eventually(idle, "nothing in the workers' hands", within_s=30)
 
-    async def redelivered(self) -> int:
-        """How many of the ordinary automation's requests RabbitMQ says that it delivered again."""
-        lane = await self.world.admin.call("GET", f"queues/{{vhost}}/requests.{self.ordinary}")
-        return int(lane.get("message_stats", {}).get("redeliver", 0))
+    async def assert_nothing_redelivered(self, acknowledged: int = 0) -> None:
+        """RabbitMQ has never delivered any of the ordinary automation's requests again.
+
+        Args:
+            acknowledged: so many it must have counted first; its figures are some seconds old.
+        """
+        counted: dict[str, int] = {}
+
+        async def there() -> bool:
+            lane = await self.world.admin.call("GET", f"queues/{{vhost}}/requests.{self.ordinary}")
+            counted.update(lane.get("message_stats", {}))
+            return counted.get("ack", 0) >= acknowledged
+
+        await eventually(there, f"{acknowledged} acknowledgements in the management API", every_s=0.5)
+        assert not counted.get("redeliver"), f"{counted['redeliver']} requests were delivered again"
 
     def _lost(self, service: Service) -> bool:
         """Whether a connection of its is not there any more."""

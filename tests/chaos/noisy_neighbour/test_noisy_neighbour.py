@@ -50,8 +50,10 @@ async def neighbourhood(
         await ordinary.have_answers()
         await ordinary.assert_books(since=0)
         provider = await stack.enter_async_context(lying_provider())
-        yield Neighbourhood(world, ordinary, provider, ServicesWatch(world, bot))
+        watch = ServicesWatch(world, bot)
+        yield Neighbourhood(world, ordinary, provider, watch)
         await world.assert_books_equal_journal(bot)
+        await watch.assert_nothing_redelivered(len(ordinary.asked))
 
 
 def test_there_are_sixty_acts_each_of_its_own_name() -> None:
@@ -65,7 +67,7 @@ async def test_an_ordinary_automation_notices_nothing_of(
     pace = LONG if is_long else QUICK
     world, ordinary, watch = neighbourhood.world, neighbourhood.ordinary, neighbourhood.watch
     async with new_neighbour(world, ordinary, neighbourhood.provider, act, is_quick=not is_long) as neighbour:
-        since, redelivered = len(ordinary.asked), await watch.redelivered()
+        since = len(ordinary.asked)
         await watch.begin(may_cost_apart=act.costs_apart)
         asking = asyncio.create_task(ordinary.keep_asking(pace))
         try:
@@ -81,4 +83,4 @@ async def test_an_ordinary_automation_notices_nothing_of(
     await watch.assert_calm()
     ordinary.assert_answered_once(since)
     await ordinary.assert_books(since)
-    assert await watch.redelivered() == redelivered
+    await watch.assert_nothing_redelivered()

@@ -7,7 +7,7 @@ from pamqp import commands
 
 from contracts import names
 from tests.chaos.noisy_neighbour.act import Kind
-from tests.chaos.noisy_neighbour.amqp_bytes import PROTOCOL_HEADER, RawConnection, refusal_of
+from tests.chaos.noisy_neighbour.amqp_bytes import PROTOCOL_HEADER, RawConnection, method, refusal_of
 from tests.chaos.noisy_neighbour.neighbour import Neighbour
 
 CONNECTIONS = Kind("connections")
@@ -26,12 +26,12 @@ async def half_a_handshake(neighbour: Neighbour) -> None:
         connection.send(PROTOCOL_HEADER)
         await connection.answer(commands.Connection.Start)
 
-    await side_by_side(MANY, begin)
+    await side_by_side(neighbour.many(MANY), begin)
 
 
 @CONNECTIONS.act("a hundred sockets on which nothing is said")
 async def silent_sockets(neighbour: Neighbour) -> None:
-    await side_by_side(MANY, neighbour.dial)
+    await side_by_side(neighbour.many(MANY), neighbour.dial)
 
 
 @CONNECTIONS.act("garbage in place of a protocol header")
@@ -50,12 +50,12 @@ async def wrong_password(neighbour: Neighbour) -> None:
     async def sign_in() -> None:
         assert await refusal_of(RawConnection.open(wrong)) in {0, 403}
 
-    await side_by_side(50, sign_in)
+    await side_by_side(neighbour.many(50), sign_in)
 
 
 @CONNECTIONS.act("two hundred connections that are signed in, and dropped without a word")
 async def dropped(neighbour: Neighbour) -> None:
-    for _ in range(10):
+    for _ in range(neighbour.many(10)):
         opened = await asyncio.gather(*(neighbour.open() for _ in range(20)))
         for connection in opened:
             await connection.hang_up()
@@ -69,25 +69,27 @@ async def dropped_amid_a_message(neighbour: Neighbour) -> None:
         await connection.flush()
         await connection.hang_up()
 
-    for _ in range(10):
+    for _ in range(neighbour.many(10)):
         await side_by_side(20, drop)
 
 
 @CONNECTIONS.act("2,047 channels on one connection, and one more")
 async def all_channels(neighbour: Neighbour) -> None:
     connection = await neighbour.open(channel=False)
-    for number in range(1, MOST_CHANNELS + 1):
-        await connection.channel(number)
+    numbers = range(1, MOST_CHANNELS + 1)
+    connection.send(*(method(commands.Channel.Open(), number) for number in numbers))
+    for _ in numbers:
+        await connection.answer(commands.Channel.OpenOk)
     assert await refusal_of(connection.channel(MOST_CHANNELS + 1)) in {504, 530}
 
 
 @CONNECTIONS.act("five hundred consumers of one queue")
 async def many_consumers(neighbour: Neighbour) -> None:
     connection = await neighbour.declare(exclusive=True)
-    for number in range(500):
+    for number in range(neighbour.many(500)):
         consume = commands.Basic.Consume(queue=neighbour.reply_queue, consumer_tag=f"c-{number}", no_ack=True)
         await connection.ask(consume, commands.Basic.ConsumeOk)
-    await neighbour.ask(times=100, reply_to=neighbour.reply_queue)
+    await neighbour.ask(times=neighbour.many(100), reply_to=neighbour.reply_queue)
 
 
 @CONNECTIONS.act("two thousand times basic.get from an empty queue")
