@@ -50,8 +50,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: How often the outbox and keys whose time is over are looked at, in seconds.
-HOUSEKEEPING_S = 0.25
+#: How often the outbox is looked at, in seconds: who waits for a key waits for its events.
+OUTBOX_S = 0.25
+#: How often keys, leases and alerts whose time is over are looked at, in seconds.
+HOUSEKEEPING_S = 1.0
 #: Errors of a task that may pass: MongoDB or the broker is away.
 MAY_PASS = (PyMongoError, AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
@@ -151,4 +153,4 @@ def _keep_house(tasks: BackgroundTasks, mongo: Mongo, ledger: Ledger, events: Ab
     tasks.every(HOUSEKEEPING_S, "keys that are renewed", ledger.renew_exhausted, passes=MAY_PASS)
     tasks.every(HOUSEKEEPING_S, "leases that nobody reported", ledger.charge_unreported, passes=MAY_PASS)
     tasks.every(HOUSEKEEPING_S, "alerts that are over", end_alerts, passes=MAY_PASS)
-    tasks.every(HOUSEKEEPING_S, "outbox", partial(publish_outbox, mongo, publish), passes=MAY_PASS)
+    tasks.every(OUTBOX_S, "outbox", partial(publish_outbox, mongo, publish), passes=MAY_PASS)
