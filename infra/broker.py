@@ -1,5 +1,6 @@
 """RabbitMQ: the connection and the topology of wire.md, declared idempotently."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +22,7 @@ from contracts.queue_consumer import said_of
 from infra.errors import BrokerError
 from infra.frame_buffers import unbound_frame_buffers
 from infra.lenient_frames import be_lenient
-from infra.queue_declaration import DeclaredQueue, declare_queue, is_there
+from infra.queue_declaration import DeclaredQueue, declare_exchange, declare_queue, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,17 +156,20 @@ async def declare_topology(connection: "AbstractConnection") -> None:
 
 
 async def try_topology(connection: "AbstractConnection") -> "Mapping[str, str]":
-    """Declare the same, each queue by itself.
+    """Declare the same, each part by itself.
 
     Returns:
-        Why a queue could not be declared, by its name.
+        Why a part could not be declared, by its name.
     """
     refusals = {}
-    for queue in TOPOLOGY:
+    # Whoever asks before there is an automation is told so, and not that the exchange is missing.
+    parts = {names.REQUESTS_EXCHANGE: partial(declare_exchange, connection, names.REQUESTS_EXCHANGE)}
+    parts |= {queue.name: partial(declare_queue, connection, queue) for queue in TOPOLOGY}
+    for name, declare in parts.items():
         try:
-            await declare_queue(connection, queue)
+            await declare()
         except ChannelLostError as error:
-            refusals[queue.name] = said_of(error)
+            refusals[name] = said_of(error)
     return refusals
 
 

@@ -85,6 +85,16 @@ async def is_there(connection: AbstractConnection, queue: str) -> bool:
     return True
 
 
+async def declare_exchange(connection: AbstractConnection, exchange: str) -> None:
+    """Make a topic exchange if it is not there.
+
+    Raises:
+        ChannelLostError: there is one of another type, the user may not, or the broker is away.
+    """
+    async with brief_channel(connection) as channel:
+        await on_channel(_declare_exchange(channel, exchange))
+
+
 async def declare_queue(connection: AbstractConnection, queue: DeclaredQueue) -> None:
     """Make a queue, its exchanges and its bindings, as far as they are not there.
 
@@ -137,11 +147,15 @@ def _value(text: str, *, is_bool: bool) -> FieldValue:
 
 async def _declare(channel: AbstractChannel, queue: DeclaredQueue) -> None:
     for exchange in sorted({exchange for exchange, _ in queue.bindings}):
-        await channel.exchange_declare(
-            exchange, exchange_type=ExchangeType.TOPIC.value, durable=True, timeout=BROKER_TIMEOUT_S
-        )
+        await _declare_exchange(channel, exchange)
     await channel.queue_declare(
         queue.name, durable=True, arguments=dict(queue.arguments), timeout=BROKER_TIMEOUT_S
     )
     for exchange, routing_key in queue.bindings:
         await channel.queue_bind(queue.name, exchange, routing_key, timeout=BROKER_TIMEOUT_S)
+
+
+async def _declare_exchange(channel: AbstractChannel, exchange: str) -> None:
+    await channel.exchange_declare(
+        exchange, exchange_type=ExchangeType.TOPIC.value, durable=True, timeout=BROKER_TIMEOUT_S
+    )

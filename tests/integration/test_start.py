@@ -74,9 +74,11 @@ async def test_a_command_for_an_automation_that_is_not_there_says_what_to_do(sha
         status, _, stderr = await shared.cli(*arguments, stdin=stdin)
         assert status == 1
         assert stderr.strip() == "error: no automation nobody; see `keyway automations list`"
-    status, _, stderr = await shared.cli("generate", "nobody", "hello")
-    assert status == 1
-    assert stderr.strip() == "error: there is no automation nobody"
+
+
+async def test_who_asks_as_nobody_is_told_so_though_there_never_was_an_automation(world: World) -> None:
+    status, _, stderr = await world.cli("generate", "nobody", "hello")
+    assert (status, stderr.strip()) == (1, "error: there is no automation nobody")
 
 
 async def test_a_command_without_a_database_says_so_in_one_line(shared: World) -> None:

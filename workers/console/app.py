@@ -17,6 +17,9 @@ log = structlog.get_logger()
 
 #: How long requests may take that are under way when the console stops, in seconds.
 GRACE_S = 5
+#: How long an idle connection is kept, in seconds. Proxies keep theirs for 60 by default, and would send a
+#: request on one that is just closed here.
+KEEP_ALIVE_S = 75
 
 
 async def run(settings: Settings) -> None:
@@ -42,6 +45,7 @@ async def run(settings: Settings) -> None:
                 # Whoever reaches the console by HTTPS comes through a proxy on this machine.
                 proxy_headers=settings.console_secure_cookies,
                 timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
             host, port = listener.getsockname()[:2]
             log.info("console_ready", url=f"http://{host}:{port}")
