@@ -113,13 +113,13 @@ def retry_after_ms(headers: Mapping[str, str], now: float) -> int | None:
     of each limit of which nothing remains (`x-ratelimit-reset-*`, such as `6m0s`). A date counts from the
     answer's own `date`, where it has one, so that no clock but the provider's has to be right.
     """
-    named = [_milliseconds(headers.get("retry-after-ms")), _retry_after(headers, now)]
+    named = [_milliseconds(_header(headers, "retry-after-ms")), _retry_after(headers, now)]
     waits = [wait for wait in named if wait is not None]
     if not waits:
         waits = [
-            duration_ms(headers.get(f"x-ratelimit-reset-{limit}", "")) or 0
+            duration_ms(_header(headers, f"x-ratelimit-reset-{limit}") or "") or 0
             for limit in LIMITED
-            if headers.get(f"x-ratelimit-remaining-{limit}", "").strip() == "0"
+            if (_header(headers, f"x-ratelimit-remaining-{limit}") or "").strip() == "0"
         ]
     return min(max(0, *waits), LONGEST_COOL_MS) if waits else None
 
@@ -130,31 +130,40 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     Args:
         headers: the answer's, found in lower case.
     """
-    requests = _whole(headers.get("x-ratelimit-limit-requests")) or None
-    tokens = _whole(headers.get("x-ratelimit-limit-tokens")) or None
+    requests = _whole(_header(headers, "x-ratelimit-limit-requests")) or None
+    tokens = _whole(_header(headers, "x-ratelimit-limit-tokens")) or None
     if requests is None and tokens is None:
         return None
-    resets = [duration_ms(headers.get(f"x-ratelimit-reset-{limit}", "")) or 0 for limit in LIMITED]
+    resets = [duration_ms(_header(headers, f"x-ratelimit-reset-{limit}") or "") or 0 for limit in LIMITED]
     return RateLimits(
         requests,
         tokens,
-        _whole(headers.get("x-ratelimit-remaining-requests")),
-        _whole(headers.get("x-ratelimit-remaining-tokens")),
+        _whole(_header(headers, "x-ratelimit-remaining-requests")),
+        _whole(_header(headers, "x-ratelimit-remaining-tokens")),
         min(max(resets), LONGEST_COOL_MS),
     )
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    text = headers.get(name)
+    return None if text is None or len(text) > LONGEST_HEADER else text
 
 
 def _whole(text: str | None) -> int | None:
     return None if text is None or _COUNT.fullmatch(text) is None else int(text)
 
 
+#: The longest text of a header that is read, in characters: finding a duration takes the square of the time.
+LONGEST_HEADER = 64
 _COUNT = re.compile(r"[0-9]{1,12}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def duration_ms(text: str) -> int | None:
-    """OpenAI's durations, such as `1s`, `6m0s` or `20ms`, in milliseconds; None where it is none."""
+    """OpenAI's durations, such as `1s`, `6m0s` or `20ms`, in milliseconds; None where it is none, or long."""
+    if len(text) > LONGEST_HEADER:
+        return None
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
@@ -170,14 +179,14 @@ def _milliseconds(text: str | None) -> int | None:
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> int | None:
-    text = headers.get("retry-after")
+    text = _header(headers, "retry-after")
     if text is None:
         return None
     try:
         return round(float(text) * 1000)
     except (ValueError, OverflowError):
         pass
-    until, since = _moment(text), _moment(headers.get("date"))
+    until, since = _moment(text), _moment(_header(headers, "date"))
     return None if until is None else round((until - (now if since is None else since)) * 1000)
 
 

@@ -12,6 +12,7 @@ from workers.generation.classification import (
     BAD_RESPONSE,
     CONNECTION_ERROR,
     LONGEST_COOL_MS,
+    LONGEST_HEADER,
     RATE_LIMITED_COOL_MS,
     SHORTEST_COOL_MS,
     TIMEOUT,
@@ -282,10 +283,24 @@ def test_what_is_left_and_until_when_is_read_whatever_the_case_of_the_headers() 
         ("-1s", None),
         ("1y", None),
         ("9" * 400 + "s", None),
+        ("1s" * LONGEST_HEADER, None),
     ],
 )
 def test_durations_are_read_as_openai_writes_them(text: str, milliseconds: int | None) -> None:
     assert duration_ms(text) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "0" * LONGEST_HEADER + "5"},
+        {"retry-after-ms": "0" * LONGEST_HEADER + "5"},
+        {"retry-after": "Wed, 21 Oct 2065 07:28:00 GMT" + " " * LONGEST_HEADER},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s" * LONGEST_HEADER},
+    ],
+)
+def test_a_header_that_is_longer_than_any_that_means_something_is_not_read(headers: dict[str, str]) -> None:
+    assert not retry_after_ms(headers, NOW)
 
 
 HEADERS = st.dictionaries(
