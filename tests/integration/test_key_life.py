@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import GenerationResult, Keyway
 from contracts.errors import KeysExhaustedError, NoUsableKeyError
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from workers.keys.key import Limits
 
 DOOMED = "worker-doomed"
@@ -105,6 +105,36 @@ async def test_a_key_that_fails_for_a_minute_is_left_out_probed_ramped_and_back(
     assert status == 0
     assert "active → error" in stdout
     await shared.assert_books_equal_journal(bot)
+
+
+async def test_a_provider_that_never_answers_keeps_no_other_key_from_its_probe(world: World) -> None:
+    is_asked, is_given_up = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_asked.set()
+        while await reader.read(1024):
+            continue
+        is_given_up.set()
+        writer.close()
+
+    async def stop_and_probe(bot: str) -> None:
+        due = {"at": datetime.now(UTC), "interval_s": 60, "cause": "refused"}
+        stopped = {"$set": {"status": "error", "probe": due}}
+        await world.mongo.keys.update_one({"automation_id": bot}, stopped)
+
+    silent, other = await world.add_automation(), await world.add_automation()
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await world.add_key(silent, "Primary", base_url=f"http://127.0.0.1:{port}/v1")
+        await world.add_key(other, "Primary")
+        await world.start_worker()
+        await stop_and_probe(silent)
+        async with asyncio.timeout(PATIENCE_S):
+            await is_asked.wait()
+        await stop_and_probe(other)
+        await becomes(world, other, "Primary", "active")
+        assert not is_given_up.is_set()
+        await asyncio.gather(*(service.stop() for service in world.services))
 
 
 async def test_a_refused_key_is_probed_and_back_when_the_provider_takes_it_again(shared: World) -> None:

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 PROBE_TIMEOUT_S = 15.0
 #: How often to look for a key that is due, in seconds.
 LOOK_S = 1.0
+#: Keys that a worker asks of at the same time.
+MOST_AT_ONCE = 64
 ACTOR = "probe"
 #: Characters of a provider's error code that are told.
 LONGEST_CODE = 100
@@ -100,35 +102,30 @@ class Prober:
         self._vault = vault
         self._proxy_from_environment = proxy_from_environment
         self._claims = KeyClaims(mongo)
-        self._tasks = BackgroundTasks("prober")
+        self._looking = BackgroundTasks("prober")
+        self._asking = BackgroundTasks("probes")
 
     async def start(self) -> None:
         """Look for keys that are due, from now on."""
-        self._tasks.every(LOOK_S, "look", self.probe_due, passes=(PyMongoError,))
+        self._looking.every(LOOK_S, "look", self._look, passes=(PyMongoError,))
 
     async def close(self) -> None:
         """Stop; a probe that is under way is repeated by another worker, an interval later."""
-        await self._tasks.close()
+        await self._looking.close()
+        await self._asking.close()
 
-    async def probe_due(self) -> int:
-        """Probe every key that is due, and check those that are in doubt; one that can't be keeps no other.
-
-        Returns:
-            How many were asked of.
+    async def _look(self) -> None:
+        """Begin to probe every key that is due, and to check those that are in doubt: none waits for another.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        due = []
-        while (key := await self._claim()) is not None:
-            due.append(key)
-        doubtful = []
-        while (key := await self._claims.take(DOUBTED, TAKEN)) is not None:
-            doubtful.append(key)
-        probes = [self._alone(self._probe, key) for key in due]
-        checks = [self._alone(self._check, key) for key in doubtful]
-        await asyncio.gather(*probes, *checks)
-        return len(due) + len(doubtful)
+        while len(self._asking) < MOST_AT_ONCE and (key := await self._claim()) is not None:
+            self._asking.start("probe", self._alone(self._probe, key))
+        while (
+            len(self._asking) < MOST_AT_ONCE and (key := await self._claims.take(DOUBTED, TAKEN)) is not None
+        ):
+            self._asking.start("check", self._alone(self._check, key))
 
     async def _alone(self, ask: Callable[[Document], Awaitable[None]], key: Document) -> None:
         """Whatever is wrong with one key's document is that key's trouble."""
