@@ -27,6 +27,7 @@ from workers.generation.classification import (
     rate_limits,
 )
 from workers.generation.event_stream import EventStream
+from workers.generation.json_bounds import TOO_INTRICATE, is_too_intricate
 from workers.generation.provider_failures import broken_off, refused
 from workers.keys.provider_http import (
     MOST_ANSWER_BYTES,
@@ -241,6 +242,9 @@ async def _follow(
         for raw in events.feed(part):
             if raw.startswith(DONE):
                 return None
+            if is_too_intricate(raw):
+                message = f"an event of the provider's stream {TOO_INTRICATE}"
+                return Failure(TOO_LARGE, message, time.latency_ms)
             try:
                 data = from_json(raw, allow_inf_nan=False)
             except ValueError:
@@ -269,6 +273,8 @@ async def _read(response: aiohttp.ClientResponse, api_key: SecretStr, time: Call
     if status >= MULTIPLE_CHOICES:
         return refused(status, headers, await read_error(response), api_key, time.latency_ms)
     raw = await read_answer(response)
+    if is_too_intricate(raw):
+        return Failure(TOO_LARGE, f"the provider's answer {TOO_INTRICATE}", time.latency_ms, status)
     if status < OK or (document := _document(raw)) is None:
         return Failure(BAD_RESPONSE, "the provider's answer is not a JSON object", time.latency_ms, status)
     return Answer(raw, document, status, time.latency_ms, rate_limits(headers))

@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from contracts.messages import Outcome
 from infra.local.simulator import create_app
 from infra.local.simulator.script import Script
+from workers.generation import upstream as upstream_module
 from workers.generation.answers import Answer, Failure
 from workers.generation.assembly import Assembly
 from workers.generation.classification import CANCELLED, READER_TOO_SLOW, Next
+from workers.generation.json_bounds import MOST_CONTAINERS, MOST_VALUES
 from workers.generation.upstream import Upstream
 
 SECRET = "sk-very-secret-0123456789"
@@ -193,6 +195,32 @@ async def test_an_answer_that_is_too_large_is_not_asked_for_again(
     failure = await refused(ask())
     assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.GIVE_UP)
     assert "larger than" in failure.message
+
+
+def intricate(of: str, count: int) -> bytes:
+    """An object with a list of so many values."""
+    return b'{"choices":[' + b",".join([of.encode()] * count) + b"]}"
+
+
+INTRICATE = [("{}", MOST_CONTAINERS), ("[]", MOST_CONTAINERS), ("1", MOST_VALUES + 2)]
+
+
+@pytest.mark.parametrize(("of", "count"), INTRICATE)
+async def test_an_answer_of_too_many_values_is_neither_parsed_nor_asked_for_again(
+    provider: Provider, ask: Ask, of: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_module, "_document", None)
+    provider.answers(200, intricate(of, count))
+    failure = await refused(ask())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.GIVE_UP)
+    assert "more values than are read" in failure.message
+
+
+async def test_an_answer_of_many_values_is_read(provider: Provider, ask: Ask) -> None:
+    provider.answers(200, intricate("1", 1_000_000))
+    answer = await ask()
+    assert isinstance(answer, Answer)
+    assert len(answer.document["choices"]) == 1_000_000
 
 
 @pytest.mark.parametrize("depth", [300, 900, 100_000])
@@ -453,6 +481,16 @@ async def test_a_stream_is_passed_on_and_its_answer_is_what_is_known_of_it(
     assert isinstance(answer, Answer)
     assert (answer.raw, answer.document, answer.output_tokens) == (b"null", {"model": "m"}, 1)
     assert len(streamed.passed_on) == 2
+
+
+@pytest.mark.parametrize(("of", "count"), INTRICATE)
+async def test_an_event_of_too_many_values_ends_its_stream(
+    provider: Provider, streamed: Streamed, of: str, count: int
+) -> None:
+    provider.answers(200, FIRST + b"data: " + intricate(of, count) + b"\n\n", EVENTS)
+    failure = await refused(streamed.call())
+    assert (failure.verdict.outcome, failure.verdict.next) == (Outcome.BAD_RESPONSE, Next.GIVE_UP)
+    assert len(streamed.passed_on) == 1
 
 
 @pytest.mark.parametrize(
