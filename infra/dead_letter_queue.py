@@ -42,8 +42,8 @@ from infra.settings import Settings
 SMALLEST_PAGE, LARGEST_PAGE = 50, 1000
 #: RabbitMQ gives back what up to 32 consumers held in the order of their names; each page has one.
 MOST_PAGES = 30
-#: The queue is read to its end when nothing comes for so long, in seconds.
-IDLE_S = 1.0
+#: The queue is read to its end when nothing comes for so long, in seconds: large letters take their time.
+IDLE_S = 10.0
 #: How long a confirm may take, in seconds.
 CONFIRM_TIMEOUT_S = 30.0
 #: How long a journal entry waits for its replay: as long as a claim with the latest deadline is kept.
