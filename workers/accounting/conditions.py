@@ -59,14 +59,16 @@ class Facts:
     Attributes:
         now: the time, on MongoDB's clock.
         since: from when on this process would have heard a heartbeat.
-        automations: all of them.
+        automations: all of them that can be read.
         queues: by their names; None: RabbitMQ does not say.
+        unread: automations whose document can't be read; their alerts stay as they are.
     """
 
     now: datetime
     since: datetime
     automations: Sequence[Automation]
     queues: Mapping[str, Queue] | None
+    unread: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def findings(facts: Facts, thresholds: Thresholds) -> Findings:
     # A heartbeat that waits for accounting is not silence.
     if not any(kind is AlertKind.LEDGER_LAG for kind, _ in (*found.standing, *found.unsure)):
         _heartbeats(facts, thresholds, found)
+    found.unsure |= {(kind, automation_id) for kind in found.kinds for automation_id in facts.unread}
     return found
 
 

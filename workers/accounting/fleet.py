@@ -12,10 +12,12 @@ from typing import TypeVar
 import structlog
 
 from contracts import names
+from infra.automation_documents import AutomationDocuments
 from infra.errors import BrokerError
 from infra.lanes import Age, QueueState, QueueWatch
 from infra.living_processes import living, living_workers
 from infra.mongo import Document, Mongo, PyMongoError
+from workers.accounting.automation import FIELDS, StoredAutomation
 from workers.budgets.budget import Budget
 from workers.keys.loads import KeyLoad, key_loads
 
@@ -120,6 +122,7 @@ class FleetReader:
         """Take the database, and what watches the queues."""
         self._mongo = mongo
         self._watch = watch
+        self._documents = AutomationDocuments(StoredAutomation)
 
     async def read(self) -> Fleet:
         """Ask both, side by side."""
@@ -149,19 +152,18 @@ class FleetReader:
         today = {"dimension": "automation", "day": now.astimezone(UTC).date().isoformat()}
         totals = self._mongo.usage_daily.find(today, {"automation_id": 1, "cost_nanousd": 1})
         costs = {total["automation_id"]: total["cost_nanousd"] async for total in totals}
-        found = self._mongo.automations.find({}, {"enabled": 1, "paused": 1, "last_heartbeat_at": 1})
+        documents = [document async for document in self._mongo.automations.find({}, FIELDS)]
         return [
             Automation(
-                automation["_id"],
-                automation["enabled"],
-                automation.get("paused", False),
-                None
-                if (seen := automation.get("last_heartbeat_at")) is None
-                else (now - seen).total_seconds(),
-                len(processes.get(automation["_id"], ())),
-                costs.get(automation["_id"], 0),
+                automation.id,
+                automation.enabled,
+                automation.paused,
+                None if (seen := automation.last_heartbeat_at) is None else (now - seen).total_seconds(),
+                len(processes.get(automation.id, ())),
+                costs.get(automation.id, 0),
             )
-            async for automation in found
+            for automation in self._documents.read(documents).values()
+            if automation is not None
         ]
 
     async def _keys(self) -> list[KeyLoad]:

@@ -8,11 +8,13 @@ import structlog
 
 from contracts import names
 from infra.alerts import AlertKind, raise_alert, resolve_alerts
+from infra.automation_documents import AutomationDocuments
 from infra.duty import Duty
 from infra.errors import BrokerError
 from infra.lanes import QueueWatch
 from infra.mongo import Document, Mongo, Session
 from infra.settings import Settings
+from workers.accounting.automation import FIELDS, StoredAutomation
 from workers.accounting.conditions import (
     About,
     Automation,
@@ -57,6 +59,7 @@ class Watch:
         self._queues = queues
         self._duty = duty
         self._thresholds = thresholds
+        self._documents = AutomationDocuments(StoredAutomation)
         self._since: datetime | None = None
         self._is_broker_there = True
 
@@ -82,7 +85,8 @@ class Watch:
         """
         now = await self._mongo.server_time()
         self._since = self._since or now
-        facts = Facts(now, self._since, await self._automations(), await self._queues_known())
+        automations, unread = await self._automations()
+        facts = Facts(now, self._since, automations, await self._queues_known(), unread)
         found = changes(findings(facts, self._thresholds), await self._standing())
         for alert in found.raised:
             await self._mongo.transaction(partial(raise_alert, self._mongo, alert, now))
@@ -100,26 +104,29 @@ class Watch:
         found = self._mongo.alerts.find({"resolved_at": None, "kind": {"$in": kinds}})
         return [(AlertKind(alert["kind"]), alert["subject"]) async for alert in found]
 
-    async def _automations(self) -> list[Automation]:
+    async def _automations(self) -> tuple[list[Automation], frozenset[str]]:
+        """What is known of automations, and those whose document can't be read."""
         usable = {"$sum": {"$cond": [is_in_service(), 1, 0]}}
         stages: list[Document] = [
             {"$group": {"_id": "$automation_id", "keys": {"$sum": 1}, "usable": usable}}
         ]
         pools = {pool["_id"]: pool async for pool in self._mongo.keys.aggregate(stages)}
-        shown = {"enabled": 1, "paused": 1, "created_at": 1, "last_heartbeat_at": 1}
         none = {"keys": 0, "usable": 0}
-        return [
+        read = self._documents.read([found async for found in self._mongo.automations.find({}, FIELDS)])
+        known = [
             Automation(
-                id=automation["_id"],
-                enabled=automation["enabled"],
-                paused=automation.get("paused", False),
-                created_at=automation["created_at"],
-                last_heartbeat_at=automation.get("last_heartbeat_at"),
-                keys=pools.get(automation["_id"], none)["keys"],
-                usable_keys=pools.get(automation["_id"], none)["usable"],
+                id=automation.id,
+                enabled=automation.enabled,
+                paused=automation.paused,
+                created_at=automation.created_at,
+                last_heartbeat_at=automation.last_heartbeat_at,
+                keys=pools.get(automation.id, none)["keys"],
+                usable_keys=pools.get(automation.id, none)["usable"],
             )
-            async for automation in self._mongo.automations.find({}, shown)
+            for automation in read.values()
+            if automation is not None
         ]
+        return known, frozenset(read.keys() - {automation.id for automation in known})
 
     async def _queues_known(self) -> Mapping[str, Queue] | None:
         """What waits in which queue; None: the management API does not say, which is logged once."""

@@ -3,13 +3,17 @@
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
+from infra.automation_documents import problem_of, read_automation
 from infra.living_processes import living
+from infra.mongo import Document
 from workers.cli.budgets import limits_of, set_budgets
 from workers.cli.key_facts import moment
 from workers.cli.rotate_token import rotate_token
 from workers.cli.session import JsonOption, err, out, platform, print_json, print_table, run
 from workers.cli.signs_of_life import signs_of_life
+from workers.console.automations import StoredAutomation
 
 app = typer.Typer(help="The automations that may ask for generations.", no_args_is_help=True)
 app.command("rotate-token")(rotate_token)
@@ -68,13 +72,18 @@ def add(
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List automations: their keys, which of their processes are alive, and whose token rotates."""
+    """List automations: their keys, which of their processes are alive, and whose token rotates.
+
+    One whose document can't be read is named on standard error instead.
+    """
 
     async def work() -> list[dict[str, Any]]:
         async with platform() as p:
             keys = await p.keys().list()
             processes = await living(p.mongo)
-            listed = [document async for document in p.mongo.automations.find().sort("_id", 1)]
+            listed = [
+                document async for document in p.mongo.automations.find().sort("_id", 1) if _is_read(document)
+            ]
             return [
                 {
                     "automation_id": document["_id"],
@@ -87,7 +96,7 @@ def list_(as_json: JsonOption = False) -> None:
                     "deadline_s": document["deadline_s"],
                     "call_timeout_s": document["call_timeout_s"],
                     "max_in_flight": document.get("max_in_flight"),
-                    "allow_leases": document["allow_leases"],
+                    "allow_leases": document.get("allow_leases", False),
                     "created_at": document["created_at"],
                     "rotation": document.get("rotation"),
                     "last_heartbeat_at": document.get("last_heartbeat_at"),
@@ -117,6 +126,17 @@ def list_(as_json: JsonOption = False) -> None:
                 for a in listed
             ],
         )
+
+
+def _is_read(document: Document) -> bool:
+    """Whether an automation can be shown; where not, say why."""
+    try:
+        read_automation(StoredAutomation, document)
+    except ValidationError as error:
+        field, reason = problem_of(error)
+        err.print(f"{document['_id']} can't be read: {field}: {reason}", soft_wrap=True, markup=False)
+        return False
+    return True
 
 
 @app.command("set")

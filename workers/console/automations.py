@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.errors import NotFoundError
+from pydantic import AwareDatetime, ValidationError
+
+from infra.automation_documents import AutomationDocuments, AutomationId, problem_of, read_automation
+from infra.errors import NotFoundError, PlatformError
 from infra.living_processes import living
 from infra.mongo import Document, Mongo
 
@@ -26,6 +29,22 @@ class Rotation:
 
     since: datetime
     actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAutomation:
+    """What is read of an automation's document for operators; durations are in seconds."""
+
+    id: AutomationId
+    enabled: bool
+    deadline_s: int
+    call_timeout_s: int
+    created_at: AwareDatetime
+    paused: bool = False
+    max_in_flight: int | None = None
+    allow_leases: bool = False
+    last_heartbeat_at: AwareDatetime | None = None
+    rotation: Rotation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +71,43 @@ class AutomationList:
     def __init__(self, mongo: Mongo) -> None:
         """Take the database."""
         self._mongo = mongo
+        self._documents = AutomationDocuments(StoredAutomation)
 
     async def read(self) -> list[AutomationView]:
-        """All automations, by id.
+        """All automations, by id, without those whose document can't be read.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        return await self._views({})
+        documents = [found async for found in self._mongo.automations.find({}, {"held": 0}).sort("_id", 1)]
+        read = self._documents.read(documents).values()
+        return await self._views([automation for automation in read if automation is not None])
 
     async def find(self, automation_id: str) -> AutomationView:
         """One automation.
 
         Raises:
             NotFoundError: there is no such automation.
+            PlatformError: its document can't be read.
             PyMongoError: MongoDB is away or refused.
         """
-        for view in await self._views({"_id": {"$eq": automation_id}}):
-            return view
-        raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
+        document = await self._mongo.automations.find_one({"_id": {"$eq": automation_id}}, {"held": 0})
+        if document is None:
+            raise NotFoundError(f"no automation {automation_id}; see `keyway automations list`")
+        try:
+            automation = read_automation(StoredAutomation, document)
+        except ValidationError as error:
+            field, reason = problem_of(error)
+            raise PlatformError(f"automation {automation_id} can't be read: {field}: {reason}") from None
+        (view,) = await self._views([automation])
+        return view
 
-    async def _views(self, query: Document) -> list[AutomationView]:
-        documents = [found async for found in self._mongo.automations.find(query, {"held": 0}).sort("_id", 1)]
-        counts = await self._key_counts([document["_id"] for document in documents])
+    async def _views(self, automations: list[StoredAutomation]) -> list[AutomationView]:
+        counts = await self._key_counts([automation.id for automation in automations])
         processes = await living(self._mongo)
         return [
-            _view(document, counts.get(document["_id"], {}), processes.get(document["_id"], ()))
-            for document in documents
+            _view(automation, counts.get(automation.id, {}), processes.get(automation.id, ()))
+            for automation in automations
         ]
 
     async def _key_counts(self, automation_ids: list[str]) -> dict[str, dict[str, int]]:
@@ -93,19 +122,20 @@ class AutomationList:
         return counts
 
 
-def _view(document: Document, keys: dict[str, int], processes: Iterable[Document]) -> AutomationView:
-    rotation = document.get("rotation")
+def _view(
+    automation: StoredAutomation, keys: dict[str, int], processes: Iterable[Document]
+) -> AutomationView:
     return AutomationView(
-        automation_id=document["_id"],
-        enabled=document["enabled"],
-        paused=document.get("paused", False),
-        deadline_s=document["deadline_s"],
-        call_timeout_s=document["call_timeout_s"],
-        max_in_flight=document.get("max_in_flight"),
-        allow_leases=document.get("allow_leases", False),
-        created_at=document["created_at"],
+        automation_id=automation.id,
+        enabled=automation.enabled,
+        paused=automation.paused,
+        deadline_s=automation.deadline_s,
+        call_timeout_s=automation.call_timeout_s,
+        max_in_flight=automation.max_in_flight,
+        allow_leases=automation.allow_leases,
+        created_at=automation.created_at,
         keys=keys,
         processes=[Process(**process) for process in processes],
-        last_heartbeat_at=document.get("last_heartbeat_at"),
-        rotation=None if rotation is None else Rotation(**rotation),
+        last_heartbeat_at=automation.last_heartbeat_at,
+        rotation=automation.rotation,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from contracts import names
+from infra.automation_documents import AutomationDocuments, AutomationId
 from infra.lanes import Age, QueueState, QueueWatch
 from infra.management import Management
 from infra.mongo import Mongo
@@ -20,6 +21,13 @@ class Lane:
     oldest: Age | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Automation:
+    id: AutomationId
+    enabled: bool
+    paused: bool = False
+
+
 class LaneDesk:
     """Shows lanes, and empties them."""
 
@@ -28,9 +36,10 @@ class LaneDesk:
         self._mongo = mongo
         self._admin = admin
         self._watch = watch
+        self._documents = AutomationDocuments(_Automation)
 
     async def list(self) -> list[Lane]:
-        """The lanes of all automations, by name.
+        """The lanes of all automations whose document can be read, by name.
 
         Raises:
             BrokerError: the management API refuses, or can't be reached.
@@ -39,13 +48,15 @@ class LaneDesk:
         queues = await self._watch.queues()
         found = self._mongo.automations.find({}, {"enabled": 1, "paused": 1}).sort("_id", 1)
         lanes = []
-        async for automation in found:
-            name = names.lane_queue(automation["_id"])
+        for automation in self._documents.read([document async for document in found]).values():
+            if automation is None:
+                continue
+            name = names.lane_queue(automation.id)
             lanes.append(
                 Lane(
-                    automation["_id"],
-                    automation["enabled"],
-                    automation.get("paused", False),
+                    automation.id,
+                    automation.enabled,
+                    automation.paused,
                     queues.get(name) or QueueState.from_management({}),
                     self._watch.oldest(name),
                 )

@@ -54,6 +54,10 @@ class Services:
     dead_letters: DeadLetterDesk
     door: ServiceTokenDoor
     models: ModelTotals
+    #: Automations, with their keys and processes.
+    automations: AutomationList
+    #: Queues of requests.
+    lanes: LaneDesk
 
     @property
     def operators(self) -> Operators:
@@ -85,11 +89,6 @@ class Services:
         return AuditLog(self.mongo)
 
     @property
-    def automations(self) -> AutomationList:
-        """Automations, with their keys and processes."""
-        return AutomationList(self.mongo)
-
-    @property
     def key_table(self) -> KeyTable:
         """Keys, a part of them at a time."""
         return KeyTable(self.mongo)
@@ -103,11 +102,6 @@ class Services:
     def budgets(self) -> BudgetRegistry:
         """Budgets, to look at: changes go by `budget_changes`."""
         return BudgetRegistry(self.mongo, "console")
-
-    @property
-    def lanes(self) -> LaneDesk:
-        """Queues of requests."""
-        return LaneDesk(self.mongo, self.admin, self.watch)
 
     @property
     def requests(self) -> RequestLog:
@@ -166,7 +160,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         models = ModelTotals(mongo)
         async with connection, _kept(watch, models):
             yield Services(
-                settings, mongo, admin, connection, vault, watch, overviews, dead_letters, door, models
+                settings,
+                mongo,
+                admin,
+                connection,
+                vault,
+                watch,
+                overviews,
+                dead_letters,
+                door,
+                models,
+                AutomationList(mongo),
+                LaneDesk(mongo, admin, watch),
             )
 
 

@@ -14,6 +14,7 @@ import structlog
 
 from contracts.queue_consumer import QueueConsumer
 from contracts.retrying import retrying
+from infra.automation_documents import AutomationDocuments
 from infra.background_tasks import BackgroundTasks
 from infra.broker import lane as queue_of
 from infra.consumed_deliveries import ConsumedDelivery, deliveries
@@ -88,6 +89,7 @@ class Lanes:
         self._consuming = consuming
         self._channels = consuming.channels()
         self._handle = handle
+        self._documents = AutomationDocuments(Automation)
         self._lanes: dict[str, _Lane] = {}
         self._busy = DeliveriesInHand("lanes")
         self._tasks = BackgroundTasks("lanes")
@@ -148,12 +150,14 @@ class Lanes:
         wanted = await self._wanted()
         for automation_id in [known for known in self._lanes if known not in wanted]:
             await self._close(automation_id)
-        for automation in wanted.values():
-            lane = self._lanes.get(automation.id)
+        for automation_id, automation in wanted.items():
+            lane = self._lanes.get(automation_id)
             if lane is None:
-                self._open(automation)
+                if automation is not None:
+                    self._open(automation)
                 continue
-            lane.automation = automation
+            # Where its document can't be read, it goes on with what was known.
+            lane.automation = automation or lane.automation
             if lane.is_paused:
                 if not lane.consumer.is_paused:
                     await self._leave(lane)
@@ -215,12 +219,10 @@ class Lanes:
         log.info("lane_resumed", automation_id=lane.automation.id, prefetch=lane.prefetch)
         self._reload.set()
 
-    async def _wanted(self) -> dict[str, Automation]:
+    async def _wanted(self) -> dict[str, Automation | None]:
         query = {"_id": {"$in": sorted(self._settings.lanes)}} if self._settings.lanes else {}
-        return {
-            found["_id"]: Automation.from_document(found)
-            async for found in self._mongo.automations.find(query, {"held": 0})
-        }
+        found = self._mongo.automations.find(query, {"held": 0})
+        return self._documents.read([document async for document in found])
 
     async def _leave(self, lane: _Lane) -> None:
         """Take nothing from the lane of a paused automation; what is in hand goes on."""

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from contracts.queue_consumer import QueueConsumer
 from contracts.retrying import retrying
+from infra.automation_documents import AutomationDocuments, AutomationId
 from infra.background_tasks import BackgroundTasks
 from infra.broker import lease_queue
 from infra.consumed_deliveries import ConsumedDelivery, deliveries
@@ -30,6 +32,11 @@ PREFETCH = 20
 Handle = Callable[[Delivery, str], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Automation:
+    id: AutomationId
+
+
 class LeaseQueues:
     """The queues that this worker consumes, and the deliveries that it is busy with.
 
@@ -46,6 +53,7 @@ class LeaseQueues:
         self._consuming = consuming
         self._channels = consuming.channels()
         self._handle = handle
+        self._documents = AutomationDocuments(_Automation)
         self._consumers: dict[str, QueueConsumer] = {}
         self._busy = DeliveriesInHand("leases")
         self._tasks = BackgroundTasks("leases")
@@ -90,7 +98,8 @@ class LeaseQueues:
     async def _refresh(self) -> None:
         lanes = self._settings.lanes
         query = {"_id": {"$in": sorted(lanes)}} if lanes else {}
-        wanted = {found["_id"] async for found in self._mongo.automations.find(query, {"_id": 1})}
+        documents = [found async for found in self._mongo.automations.find(query, {"_id": 1})]
+        wanted = {found.id for found in self._documents.read(documents).values() if found is not None}
         for gone in self._consumers.keys() - wanted:
             await self._consuming.end(self._consumers.pop(gone))
         for automation_id in sorted(wanted - self._consumers.keys()):
