@@ -27,7 +27,10 @@ def hides_usage(request: Request) -> bool:
     options = request.body.get("stream_options")
     if options is None:
         return True
-    return isinstance(options, dict) and options.get(INCLUDE_USAGE) in {None, False}
+    if not isinstance(options, dict):
+        return False
+    included = options.get(INCLUDE_USAGE)
+    return included is None or included is False
 
 
 def streamed_content(request: Request) -> bytes:
@@ -69,7 +72,8 @@ class Assembly:
             What is passed on to the automation; None where that is nothing.
         """
         self._is_empty = False
-        if data.get("type") in LAST_EVENTS:
+        kind = data.get("type")
+        if isinstance(kind, str) and kind in LAST_EVENTS:
             self._last = data
         self._model = data.get("model") or self._model
         self._usage = data.get("usage") or self._usage

@@ -31,6 +31,9 @@ def chunk(text: str = "", *, index: int = 0, finish: str | None = None, **more: 
         (Path.CHAT_COMPLETIONS, {"other": 1}, True, {"other": 1, "include_usage": True}),
         (Path.CHAT_COMPLETIONS, {"include_usage": True}, False, {"include_usage": True}),
         (Path.CHAT_COMPLETIONS, "nonsense", False, "nonsense"),
+        (Path.CHAT_COMPLETIONS, {"include_usage": []}, False, {"include_usage": []}),
+        (Path.CHAT_COMPLETIONS, {"include_usage": [[]]}, False, {"include_usage": [[]]}),
+        (Path.CHAT_COMPLETIONS, {"include_usage": {}}, False, {"include_usage": {}}),
         (Path.RESPONSES, None, False, None),
         (Path.RESPONSES, {"include_obfuscation": False}, False, {"include_obfuscation": False}),
     ],
@@ -122,7 +125,18 @@ def test_an_error_in_place_of_a_chunk_is_found(data: dict[str, Any], found: obje
 
 
 @pytest.mark.parametrize(
-    "data", [{"choices": None}, {"choices": "x"}, {"choices": [1, None]}, {"choices": [{}]}, {"delta": 3}, {}]
+    "data",
+    [
+        {"choices": None},
+        {"choices": "x"},
+        {"choices": [1, None]},
+        {"choices": [{}]},
+        {"choices": [{"index": []}]},
+        {"delta": 3},
+        {"type": []},
+        {"type": {}},
+        {},
+    ],
 )
 def test_a_chunk_of_any_shape_is_passed_on(data: dict[str, Any]) -> None:
     assert Assembly(hides_usage=True).take(data) == data
