@@ -135,7 +135,10 @@ class _Found:
             elif isinstance(item, dict):
                 unread.extend(self._read_object(item))
             elif isinstance(item, list):
-                unread.extend(item)
+                if _are_numbers(item):
+                    self._tokens += len(item)
+                else:
+                    unread.extend(item)
             elif isinstance(item, int):
                 self._tokens += 1  # of texts that come as token numbers
 
@@ -159,6 +162,11 @@ class _Found:
             return item.values()
         self._tokens += TOKENS_PER_ATTACHMENT
         return [value for name, value in item.items() if name not in _FILES]
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether a list is a text that comes as token numbers; there may be millions, so no loop reads them."""
+    return bool(values) and type(values[0]) is int and set(map(type, values)) == {int}
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:

@@ -1,5 +1,7 @@
 """Tokens: estimated from a request of any shape, and read from an answer of any shape."""
 
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -57,6 +59,32 @@ def test_the_names_in_a_tools_schema_count_and_the_models_own_name_does_not() ->
 
 def test_a_prompt_that_comes_as_token_numbers_has_as_many() -> None:
     assert estimate_input({"input": list(range(1000))}) == pytest.approx(1000, abs=5)
+
+
+def lines_run(body: Any) -> int:
+    """Lines of Python that estimating a body runs."""
+    lines = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        estimate_input(body)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_token_numbers_are_counted_without_a_look_at_each() -> None:
+    assert lines_run({"input": [7] * 100_000}) == lines_run({"input": [7]})
+
+
+def test_a_text_among_token_numbers_counts() -> None:
+    assert estimate_input({"input": [*range(1000), "word " * 5000, *range(1000)]}) > 6000
 
 
 def test_an_answer_that_is_an_image_is_no_text() -> None:
