@@ -109,7 +109,7 @@ class Attempts:
             PyMongoError: MongoDB is away.
         """
         averages = self._averages.setdefault(request.envelope.automation_id, OutputAverages())
-        estimated = estimate(request.path, request.body, averages)
+        estimated = estimate(request.path, request.body, averages, request.input_tokens)
         patience_until = min(self._pool.now() + PATIENCE_S, request.envelope.received_at + LONGEST_HELD_S)
         ask = Ask(
             request.model,

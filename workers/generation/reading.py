@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from infra.bounds import FURTHEST_AHEAD_S, LONGEST_MODEL, LONGEST_S, MOST_COUNTE
 from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
+from workers.generation.tokens import estimate_input
 
 #: How far ahead a deadline may lie, in seconds.
 LONGEST_DEADLINE_S = 24 * 3600
@@ -52,6 +53,14 @@ class Request:
     body: dict[str, Any]
     user_id: str | None
     deadline: float
+    _input_tokens: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens that the body is expected to have; estimated once, since a body may be of megabytes."""
+        if not self._input_tokens:
+            self._input_tokens.append(estimate_input(self.body))
+        return self._input_tokens[0]
 
     @property
     def model(self) -> str | None:

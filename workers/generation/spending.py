@@ -10,7 +10,7 @@ from workers.generation.answers import Answer, Failure
 from workers.generation.provider_usage import model_of, untrue_usage, usage_of
 from workers.generation.reading import Request
 from workers.generation.result import FREE, NO_USAGE, AttemptRecord
-from workers.generation.tokens import estimate_input, estimate_text
+from workers.generation.tokens import estimate_text
 from workers.keys.health import Sample
 from workers.keys.pool import Reservation
 from workers.keys.reported import RateLimits
@@ -133,7 +133,7 @@ def _usage(request: Request, answer: Answer) -> tuple[Usage, bool, str | None]:
 
 
 def _estimated(request: Request, output_tokens: int) -> Usage:
-    prompt_tokens = estimate_input(request.body)
+    prompt_tokens = request.input_tokens
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=output_tokens,

@@ -94,9 +94,11 @@ def estimate_text(value: Any, model: str | None = None) -> int:
     return found.tokens(model)
 
 
-def estimate(path: str, body: dict[str, Any], averages: OutputAverages) -> Estimate:
+def estimate(
+    path: str, body: dict[str, Any], averages: OutputAverages, input_tokens: int | None = None
+) -> Estimate:
     """Tokens that a call is expected to use: its input, and its output's bound or the model's average."""
-    total = estimate_input(body)
+    total = estimate_input(body) if input_tokens is None else input_tokens
     if path in _NO_OUTPUT:
         return Estimate(total, total)
     bounds = [max(0, body[name]) for name in _OUTPUT_LIMITS if type(body.get(name)) is int]

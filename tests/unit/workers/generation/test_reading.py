@@ -3,13 +3,14 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Path
-from tests.builders import NOON, NOW, make_delivery
+from tests.builders import NOON, NOW, make_delivery, make_envelope
 from workers.generation.reading import Invalid, Request, read
 
 HELLO: dict[str, Any] = {"path": "/chat/completions", "body": {"model": "gpt-4o-mini", "messages": []}}
@@ -319,3 +320,11 @@ def test_any_delivery_is_read_or_refused(body: bytes, type_: str, message_id: st
     assert isinstance(request, Invalid)
     assert request.reason
     assert 1 <= len(request.envelope.request_id) <= 128
+
+
+def test_the_input_of_a_request_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimating = Mock(return_value=2)
+    monkeypatch.setattr("workers.generation.reading.estimate_input", estimating)
+    asked = Request(make_envelope(), Path.EMBEDDINGS, {"input": [1, 2]}, None, NOW + 60)
+    assert (asked.input_tokens, asked.input_tokens) == (2, 2)
+    estimating.assert_called_once()
