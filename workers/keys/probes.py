@@ -120,12 +120,10 @@ class Prober:
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
-        while len(self._asking) < MOST_AT_ONCE and (key := await self._claim()) is not None:
-            self._asking.start("probe", self._alone(self._probe, key))
-        while (
-            len(self._asking) < MOST_AT_ONCE and (key := await self._claims.take(DOUBTED, TAKEN)) is not None
-        ):
-            self._asking.start("check", self._alone(self._check, key))
+        doubtful = partial(self._claims.take, DOUBTED, TAKEN)
+        for claim, ask in ((self._claim, self._probe), (doubtful, self._check)):
+            while len(self._asking) < MOST_AT_ONCE and (key := await claim()) is not None:
+                self._asking.start("ask", self._alone(ask, key))
 
     async def _alone(self, ask: Callable[[Document], Awaitable[None]], key: Document) -> None:
         """Whatever is wrong with one key's document is that key's trouble."""
