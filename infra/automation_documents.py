@@ -73,6 +73,10 @@ class AutomationDocuments(Generic[Shape]):
         self._problems = problems
         return found
 
+    def readable(self, documents: Iterable[Document]) -> list[Shape]:
+        """The same without those that can't be read, in the order of the documents."""
+        return [automation for automation in self.read(documents).values() if automation is not None]
+
 
 def _adapter(shape: type[Shape]) -> TypeAdapter[Shape]:
     adapter = _ADAPTERS.get(shape)

@@ -162,8 +162,7 @@ class FleetReader:
                 len(processes.get(automation.id, ())),
                 costs.get(automation.id, 0),
             )
-            for automation in self._documents.read(documents).values()
-            if automation is not None
+            for automation in self._documents.readable(documents)
         ]
 
     async def _keys(self) -> list[KeyLoad]:

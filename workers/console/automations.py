@@ -80,8 +80,7 @@ class AutomationList:
             PyMongoError: MongoDB is away or refused.
         """
         documents = [found async for found in self._mongo.automations.find({}, {"held": 0}).sort("_id", 1)]
-        read = self._documents.read(documents).values()
-        return await self._views([automation for automation in read if automation is not None])
+        return await self._views(self._documents.readable(documents))
 
     async def find(self, automation_id: str) -> AutomationView:
         """One automation.

@@ -48,9 +48,7 @@ class LaneDesk:
         queues = await self._watch.queues()
         found = self._mongo.automations.find({}, {"enabled": 1, "paused": 1}).sort("_id", 1)
         lanes = []
-        for automation in self._documents.read([document async for document in found]).values():
-            if automation is None:
-                continue
+        for automation in self._documents.readable([document async for document in found]):
             name = names.lane_queue(automation.id)
             lanes.append(
                 Lane(

@@ -99,7 +99,7 @@ class LeaseQueues:
         lanes = self._settings.lanes
         query = {"_id": {"$in": sorted(lanes)}} if lanes else {}
         documents = [found async for found in self._mongo.automations.find(query, {"_id": 1})]
-        wanted = {found.id for found in self._documents.read(documents).values() if found is not None}
+        wanted = {automation.id for automation in self._documents.readable(documents)}
         for gone in self._consumers.keys() - wanted:
             await self._consuming.end(self._consumers.pop(gone))
         for automation_id in sorted(wanted - self._consumers.keys()):
