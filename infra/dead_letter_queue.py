@@ -183,11 +183,18 @@ def without_past_deadline(body: bytes, now: datetime) -> bytes:
 
 
 class DeadLetterQueue:
-    """One reading of the queue, from its oldest letter to the newest that was there at the start."""
+    """One reading of the queue, from its oldest letter to the newest that was there at the start.
+
+    Attributes:
+        count: letters that were ready in the queue at the start.
+        incomplete: after a reading, a line that says that fewer letters came than were counted; None if all
+            came, or if the reading was not continued to its end.
+    """
 
     def __init__(self, queue: AbstractQueue, count: int, publishing: AbstractChannel) -> None:
         """Take the queue, how many letters are ready in it, and a channel to publish on."""
         self.count = count
+        self.incomplete: str | None = None
         self._queue = queue
         self._publishing = publishing
 
@@ -248,6 +255,11 @@ class DeadLetterQueue:
             yield page
             left -= len(page)
             number += 1
+        if left > 0:
+            self.incomplete = (
+                f"RabbitMQ delivered {self.count - left} of {self.count} dead letters, then none for "
+                f"{IDLE_S:g} s; it is slow, or somebody else reads the queue: try again"
+            )
 
     async def _page(self, number: int, size: int) -> list[Letter]:
         """The next letters, by a consumer of their own, since one gets no more than its prefetch."""

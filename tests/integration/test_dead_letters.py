@@ -7,12 +7,20 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractIncomingMessage
+from typer.testing import CliRunner
 
 from contracts import names
+from infra import dead_letter_queue
+from infra.dead_letter_facts import Wanted
+from infra.errors import BrokerError
 from tests.collector import BODY, Collector
 from tests.harness import World, eventually
+from workers.cli.main import app
+from workers.console.dead_letters import DeadLetterDesk
+from workers.console.pages.dead_letters import news
 
 
 async def bury(
@@ -271,6 +279,74 @@ async def test_reading_a_long_queue_leaves_it_in_order(world: World) -> None:
     for _ in range(2):
         found = await letters(world, "bot", "--limit", "1000")
         assert [letter["request_id"] for letter in found] == [f"r-{number:03}" for number in range(130)]
+
+
+async def test_a_reading_that_gets_fewer_letters_than_were_counted_says_how_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, more = dead_letter_queue.SMALLEST_PAGE, 10
+    for number in range(page + more):
+        await bury(world, "bot", f"r-{number:03}")
+    async with dead_letter_queue.dead_letter_queue(world.settings) as queue:
+        steps = queue.find(Wanted())
+        assert (await anext(steps)).seen == page
+        async with world.connection.channel() as channel:
+            elsewhere = await channel.get_queue(names.DEAD_QUEUE, ensure=False)
+            for _ in range(more):
+                assert await elsewhere.get()
+            monkeypatch.setattr(dead_letter_queue, "IDLE_S", 0.1)
+            assert [step async for step in steps] == []
+        assert str(queue.incomplete).startswith(f"RabbitMQ delivered {page} of {page + more} dead letters")
+    monkeypatch.undo()
+    assert len(await listed(world, "bot", page + more)) == page + more, "none was lost"
+
+
+async def test_who_reads_dead_letters_never_takes_a_part_for_the_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "RabbitMQ delivered 0 of 2 dead letters"
+    monkeypatch.setattr(dead_letter_queue, "IDLE_S", 0.1)
+    async with world.connection.channel() as channel:
+        # RabbitMQ counts its letters for everybody, and delivers them to its one active consumer only.
+        await channel.queue_delete(names.DEAD_QUEUE)
+        arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        queue = await channel.declare_queue(names.DEAD_QUEUE, durable=True, arguments=arguments)
+        await queue.bind(names.DEAD_EXCHANGE, "#")
+        await channel.set_qos(1)
+        held: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await queue.consume(held.put)
+        for number in range(3):
+            await bury(world, "bot", f"r-{number}")
+        await held.get()
+
+        runner = CliRunner()
+        for line in (
+            "list",
+            "list --json",
+            "show --automation bot --json",
+            "show 0123456789ab",
+            "replay --all",
+            "drop --all --yes",
+        ):
+            result = await asyncio.to_thread(
+                runner.invoke, app, ["dead", *line.split()], env=world.environment
+            )
+            assert isinstance(result.exception, BrokerError), (line, result.output)
+            assert str(result.exception).startswith(said), line
+            if "--json" in line:
+                assert json.loads(result.stdout) == []
+
+        desk = DeadLetterDesk(world.settings, world.mongo)
+        listing = await desk.list(Wanted())
+        with pytest.raises(BrokerError, match=said):
+            listing.check()
+        assert news(3, listing.incomplete).startswith(f"3 in the queue. {said}")
+        with pytest.raises(BrokerError, match=said):
+            await desk.show("0123456789ab")
+        assert (await desk.drop(Wanted())).incomplete is not None
+        with pytest.raises(BrokerError, match=said):
+            await desk.drop(Wanted(frozenset({"0123456789ab"})))
+    assert len(await listed(world, "bot", 3)) == 3, "none was lost"
 
 
 async def test_dropping_takes_what_is_meant_and_nothing_else(shared: World) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.progress import Progress
 
 from infra.dead_letter_facts import BODY_FIELDS, ID_PATTERN, Wanted, everything_of, summary
 from infra.dead_letter_queue import DeadLetterQueue, Step, dead_letter_queue
-from infra.errors import NotFoundError
+from infra.errors import BrokerError, NotFoundError
 from workers.cli.key_facts import moment
 from workers.cli.session import JsonOption, err, load_settings, out, platform, print_json, print_table, run
 from workers.console.dead_letter_changes import note
@@ -45,25 +46,26 @@ def list_(
     """List dead letters, the oldest first; they stay where they are."""
     wanted = Wanted(frozenset(), automation, reason, request_id)
 
-    async def work() -> list[dict[str, Any]]:
+    async def work() -> tuple[list[dict[str, Any]], str | None]:
         rows: list[dict[str, Any]] = []
         async with dead_letter_queue(load_settings()) as queue:
             async for step in queue.find(wanted):
                 rows += [summary(letter) for letter in step.done[: limit - len(rows)]]
                 if len(rows) == limit:
                     break
-        return rows
+            return rows, queue.incomplete
 
-    rows = run(work())
+    rows, incomplete = run(work())
     if as_json:
         print_json(rows)
-    elif not rows:
+    elif not rows and incomplete is None:
         err.print("No dead letters." if wanted == Wanted() else "No dead letter matches.")
     else:
         columns = ["id", "when (UTC)", "automation", "type", "request id", "reason"]
         print_table("Dead letters", columns, [_row(row) for row in rows])
         if len(rows) == limit:
             err.print(f"There may be more than these {limit}; --limit shows more, filters show fewer.")
+    _finish(wanted, set(), incomplete)
 
 
 @app.command()
@@ -77,17 +79,18 @@ def show(
     """Show dead letters with all that they say: properties, headers and body."""
     wanted = _wanted(ids, automation, reason, request_id)
 
-    async def work() -> list[dict[str, Any]]:
+    async def work() -> tuple[list[dict[str, Any]], str | None]:
         async with dead_letter_queue(load_settings()) as queue:
-            return [everything_of(letter) async for step in queue.find(wanted) for letter in step.done]
+            found = [everything_of(letter) async for step in queue.find(wanted) for letter in step.done]
+            return found, queue.incomplete
 
-    found = run(work())
+    found, incomplete = run(work())
     if as_json:
         print_json(found)
     else:
         for fields in found:
             _print_letter(fields)
-    _finish(wanted, {fields["id"] for fields in found})
+    _finish(wanted, {fields["id"] for fields in found}, incomplete)
 
 
 @app.command()
@@ -115,7 +118,7 @@ def replay(
 
     became = run(work())
     err.print(f"Replayed {_letters(len(became.done))}.")
-    _finish(wanted, _ids(became))
+    _finish(wanted, _ids(became), became.incomplete)
     if became.kept:
         raise typer.Exit(1)
 
@@ -136,7 +139,10 @@ def drop(
 
     async def count() -> int:
         async with dead_letter_queue(load_settings()) as queue:
-            return sum([len(step.done) async for step in queue.find(wanted)])
+            found = sum([len(step.done) async for step in queue.find(wanted)])
+            if queue.incomplete is not None:
+                raise BrokerError(queue.incomplete)
+            return found
 
     async def work(most: int) -> Done:
         async with platform() as p, dead_letter_queue(p.settings) as queue:
@@ -151,7 +157,7 @@ def drop(
             typer.confirm(f"Drop {_letters(most)} for good?", abort=True, err=True)
     became = run(work(most))
     err.print(f"Dropped {_letters(len(became.done))}.")
-    _finish(wanted, _ids(became))
+    _finish(wanted, _ids(became), became.incomplete)
 
 
 async def _follow(description: str, queue: DeadLetterQueue, steps: AsyncIterator[Step]) -> Done:
@@ -165,7 +171,7 @@ async def _follow(description: str, queue: DeadLetterQueue, steps: AsyncIterator
             for letter, why in step.kept:
                 progress.console.print(f"{letter.id}: kept: {printable(why)}", highlight=False, markup=False)
             progress.update(task, completed=step.seen)
-    return became
+    return replace(became, incomplete=queue.incomplete)
 
 
 def _ids(became: Done) -> set[str]:
@@ -189,9 +195,12 @@ def _wanted(
     return wanted
 
 
-def _finish(wanted: Wanted, found: set[str]) -> None:
-    """Say which ids are not there, and fail for it."""
-    if missing := sorted(wanted.ids - found):
+def _finish(wanted: Wanted, found: set[str], incomplete: str | None) -> None:
+    """Fail if letters were not read that may be meant, or if ids are not there."""
+    missing = sorted(wanted.ids - found)
+    if incomplete is not None and (missing or not wanted.ids):
+        raise BrokerError(incomplete)
+    if missing:
         raise NotFoundError(f"no such dead letter: {', '.join(missing)}")
 
 

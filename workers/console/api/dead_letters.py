@@ -88,10 +88,14 @@ async def list_letters(
     request_id: RequestIdFilter = None,
     limit: Limit = 100,
 ) -> list[LetterOut]:
-    """Dead letters, the oldest first; they stay where they are."""
+    """Dead letters, the oldest first; they stay where they are.
+
+    If RabbitMQ delivers fewer than it counted, the answer is 502 and says "n of m", never a part of the list.
+    """
     wanted = Wanted(frozenset(), automation_id, reason, request_id)
-    found = await services.dead_letters.list(wanted, most=limit)
-    return [LetterOut.model_validate(letter) for letter in found]
+    listing = await services.dead_letters.list(wanted, most=limit)
+    listing.check()
+    return [LetterOut.model_validate(letter) for letter in listing.letters]
 
 
 @router.get("/{letter_id}")

@@ -18,7 +18,7 @@ from workers.console.pages.figures import count, iso
 from workers.console.pages.grid import Column, Grid, Row, action
 from workers.console.pages.layout import Empty, facts, heading, local_time, panel
 from workers.console.pages.live import Live
-from workers.console.pages.visit import Visit, say
+from workers.console.pages.visit import Visit, say, sentence
 
 COLUMNS = [
     Column("at", "Died", "time"),
@@ -26,6 +26,7 @@ COLUMNS = [
     Column("reason", "Why"),
     Column("id", "Letter", "mono"),
 ]
+NOTHING = ("No dead letters", "What could not be done would be here, with its reason.")
 MASKED = "Headers and body are masked: they may hold prompts."
 
 
@@ -41,7 +42,7 @@ class _DeadLetters:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._letters: list[dict[str, Any]] = []
-        self._loaded: int | None = None
+        self._incomplete: str | None = None
 
     def lay_out(self) -> None:
         with ui.element("div").classes("kw-bar-top"):
@@ -63,9 +64,7 @@ class _DeadLetters:
                 plain("Drop all", self._drop_all, icon="delete").classes("kw-takes")
         self._busy = ui.linear_progress(show_value=False, size="3px").props("indeterminate")
         with panel("", tight=True):
-            self._none = Empty(
-                "mark_email_read", "No dead letters", "What could not be done would be here, with its reason."
-            )
+            self._none = Empty("mark_email_read", *NOTHING)
             columns = [*COLUMNS, Column("actions", "", "actions")] if self._visit.is_admin else COLUMNS
             self._grid = Grid(
                 columns, label="Dead letters", key="id", on_ask=self._show, on_act=self.live.acting(self._act)
@@ -82,9 +81,10 @@ class _DeadLetters:
             self._busy.set_visibility(False)
 
     async def _read(self) -> None:
-        self._letters = await self._visit.services.dead_letters.list(self._wanted())
-        self._loaded = None
+        listing = await self._visit.services.dead_letters.list(self._wanted())
+        self._letters, self._incomplete = listing.letters, listing.incomplete
         await self._show()
+        await self._count()
 
     async def _show(self) -> None:
         asked = self._grid.asked
@@ -94,16 +94,18 @@ class _DeadLetters:
         )
         self._grid.set_visibility(bool(self._letters))
         self._none.set_visibility(not self._letters)
-        if not self._letters and self._wanted() != Wanted():
+        if self._incomplete is not None:
+            self._none.say("Not all letters were read", sentence(self._incomplete))
+        elif self._wanted() != Wanted():
             self._none.say("No dead letter matches", "Name less of the reason, or no automation.")
+        else:
+            self._none.say(*NOTHING)
 
     async def _count(self) -> None:
         """How many there are now; cheap, since nobody takes them for it."""
         queue = (await self._visit.services.watch.queues()).get(names.DEAD_QUEUE)
         there = 0 if queue is None else queue.waiting + queue.in_hand
-        self._news.text = f"{count(there)} in the queue" + (
-            f"; the oldest {MOST_LISTED} are shown" if there > MOST_LISTED else ""
-        )
+        self._news.text = news(there, self._incomplete)
 
     def _wanted(self, *ids: str) -> Wanted:
         if ids:
@@ -162,6 +164,19 @@ class _DeadLetters:
 
     def _which(self) -> str:
         return "all dead letters" if self._wanted() == Wanted() else "all dead letters that match"
+
+
+def news(there: int, incomplete: str | None) -> str:
+    """Say how many letters are in the queue, and whether the list has only a part of them.
+
+    Args:
+        there: letters in the queue now.
+        incomplete: why the last reading did not see all (`DeadLetterQueue.incomplete`).
+    """
+    counted = f"{count(there)} in the queue"
+    if incomplete is not None:
+        return f"{counted}. {sentence(incomplete)}"
+    return f"{counted}; the oldest {MOST_LISTED} are shown" if there > MOST_LISTED else counted
 
 
 def open_letter(
@@ -246,3 +261,5 @@ def _tell(done: Done, verb: str) -> None:
     say(f"{letters} {verb}.")
     if done.kept:
         say(f"{count(len(done.kept))} stay: {done.kept[0].reason}.", good=False)
+    if done.incomplete is not None:
+        say(sentence(done.incomplete), good=False)
