@@ -56,7 +56,7 @@ async def call(pool: KeyPool, automation_id: str, model: str, *, there_is: bool)
     now = pool.now()
     reserved = await pool.reserve(automation_id, Ask(model, 10, deadline=now + 600))
     assert isinstance(reserved, Reservation)
-    request = Request(make_envelope(), Path.CHAT_COMPLETIONS, {"model": model}, None, now + 600)
+    request = Request(make_envelope(), Path.CHAT_COMPLETIONS, {"model": model}, None, now + 600, 10)
     if there_is:
         document = {"model": model, "usage": {"prompt_tokens": 5, "completion_tokens": 5}}
         _, settlement = answered(request, reserved, Answer(b"{}", document, 200, 5, WORD), 1, now)

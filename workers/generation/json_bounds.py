@@ -1,4 +1,4 @@
-"""How intricate a provider's JSON may be: parsing millions of values holds up all that a worker does."""
+"""How intricate JSON from outside may be: parsing millions of values holds up all that a worker does."""
 
 #: What is shorter, in bytes, is not looked at: it can't hold many values.
 SHORT_BYTES = 64 * 1024

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from infra.bounds import FURTHEST_AHEAD_S, LONGEST_MODEL, LONGEST_S, MOST_COUNTE
 from infra.deliveries import LONGEST_ID, Delivery, why_no_id, why_unreadable
 from infra.origin import misrouted
 from infra.trace_headers import trace_of
+from workers.generation.json_bounds import TOO_INTRICATE, is_too_intricate
 from workers.generation.tokens import estimate_input
 
 #: How far ahead a deadline may lie, in seconds.
@@ -53,14 +54,8 @@ class Request:
     body: dict[str, Any]
     user_id: str | None
     deadline: float
-    _input_tokens: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
-
-    @property
-    def input_tokens(self) -> int:
-        """Tokens that the body is expected to have; estimated once, since a body may be of megabytes."""
-        if not self._input_tokens:
-            self._input_tokens.append(estimate_input(self.body))
-        return self._input_tokens[0]
+    #: Tokens that the body is expected to have.
+    input_tokens: int
 
     @property
     def model(self) -> str | None:
@@ -109,6 +104,8 @@ def read(
         problem = f"type is {message.type!r}, expected {names.GENERATION_REQUEST!r}"
     if problem is None and len(message.body) > max_body_bytes:
         problem = f"the body has {len(message.body)} bytes, more than the {max_body_bytes} that are accepted"
+    if problem is None and is_too_intricate(message.body):
+        problem = f"the body {TOO_INTRICATE}"
     if problem is not None:
         return Invalid(envelope, problem)
     try:
@@ -131,7 +128,9 @@ def read(
             return Invalid(envelope, "deadline lies more than 24 h ahead")
     if (expires_at := _expires_at(message, envelope)) is not None:
         deadline = min(deadline, expires_at)
-    return Request(envelope, request.path, request.body, request.user_id, deadline)
+    return Request(
+        envelope, request.path, request.body, request.user_id, deadline, estimate_input(request.body)
+    )
 
 
 def _envelope(message: Delivery, automation_id: str, now: float) -> tuple[Envelope, str | None]:

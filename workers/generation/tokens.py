@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic_core import to_json
 
 from contracts.messages import Path
 from workers.generation.text_tokens import text_tokens
@@ -21,6 +22,9 @@ DEFAULT_OUTPUT_TOKENS = 500
 MOST_CHOICES = 128
 #: More than any provider admits at a time, and still a number that a database can count with.
 LARGEST_ESTIMATE = 1_000_000_000
+#: Values that are looked at one by one. What has more counts by its JSON: C code writes megabytes of that in
+#: some ms, and names and signs make it more tokens, not fewer.
+MOST_VALUES = 10_000
 #: Models of one automation that have an average; the one that was answered longest ago goes first.
 MOST_MODELS = 256
 #: Weight of one answer in a model's running average.
@@ -28,6 +32,8 @@ AVERAGE_WEIGHT = 0.1
 
 #: Parts of a message that are no text, by their type.
 _ATTACHMENTS = frozenset({"image_url", "input_image", "input_audio", "input_file", "file"})
+#: How they look in JSON.
+_ATTACHMENT_TYPES = tuple(f'"type":"{kind}"' for kind in sorted(_ATTACHMENTS))
 #: Fields of an answer that hold a file.
 _FILES = frozenset({"b64_json"})
 #: Fields of a body whose names the model reads too.
@@ -73,11 +79,9 @@ def estimate_input(body: Any) -> int:
     if not isinstance(body, dict):
         return estimate_text(body)
     found = _Found()
-    for name, value in body.items():
-        if name in _SCHEMAS:
-            found.read_schema(value)
-        elif name not in _UNREAD:
-            found.read(value)
+    found.read([value for name, value in body.items() if name not in _UNREAD and name not in _SCHEMAS])
+    for name in _SCHEMAS & body.keys():
+        found.read_json(body[name])
     model = body.get("model")
     return TOKENS_PER_PROMPT + found.tokens(model if isinstance(model, str) else None)
 
@@ -94,19 +98,23 @@ def estimate_text(value: Any, model: str | None = None) -> int:
     return found.tokens(model)
 
 
-def estimate(
-    path: str, body: dict[str, Any], averages: OutputAverages, input_tokens: int | None = None
-) -> Estimate:
-    """Tokens that a call is expected to use: its input, and its output's bound or the model's average."""
-    total = estimate_input(body) if input_tokens is None else input_tokens
+def estimate(path: str, body: dict[str, Any], averages: OutputAverages, input_tokens: int) -> Estimate:
+    """Tokens that a call is expected to use: its input, and its output's bound or the model's average.
+
+    Args:
+        path: of the call.
+        body: of the request.
+        averages: of the automation's models.
+        input_tokens: of the body (`estimate_input`).
+    """
     if path in _NO_OUTPUT:
-        return Estimate(total, total)
+        return Estimate(input_tokens, input_tokens)
     bounds = [max(0, body[name]) for name in _OUTPUT_LIMITS if type(body.get(name)) is int]
     average = averages.expected(str(body.get("model", "")))
     output = min(bounds, default=average)
     choices = _count(body, "n") or 1
-    tokens = min(total + output * (choices if choices <= MOST_CHOICES else 1), LARGEST_ESTIMATE)
-    return Estimate(tokens, min(total, tokens))
+    tokens = min(input_tokens + output * (choices if choices <= MOST_CHOICES else 1), LARGEST_ESTIMATE)
+    return Estimate(tokens, min(input_tokens, tokens))
 
 
 class _Found:
@@ -120,29 +128,34 @@ class _Found:
         """Tokens of all that was found."""
         return self._tokens + int(text_tokens("".join(self._texts), model)) + 1
 
-    def read_schema(self, value: Any) -> None:
+    def read_json(self, value: Any) -> None:
         """Find all that stands in a value, with the names of its fields."""
         try:
-            self._texts.append(orjson.dumps(value).decode())
-        except TypeError:
-            self.read(value)
+            raw = orjson.dumps(value)
+        except TypeError:  # a number above 64 bits
+            raw = to_json(value)
+        self._texts.append(raw.decode().replace("\\n", "\n"))
 
     def read(self, value: Any) -> None:
         """Find the texts of a value, however deep, and what is no text."""
-        unread = [value]
+        unread, left, rest = [value], MOST_VALUES, []
         while unread:
             item = unread.pop()
             if isinstance(item, str):
                 self._read_text(item)
-            elif isinstance(item, dict):
-                unread.extend(self._read_object(item))
-            elif isinstance(item, list):
-                if _are_numbers(item):
-                    self._tokens += len(item)
-                else:
-                    unread.extend(item)
             elif isinstance(item, int):
                 self._tokens += 1  # of texts that come as token numbers
+            elif isinstance(item, list) and (numbers := _token_numbers(item)) is not None:
+                self._tokens += numbers
+            elif isinstance(item, dict | list):
+                left -= len(item)
+                if left < 0:
+                    rest.append(item)
+                else:
+                    unread.extend(self._read_object(item) if isinstance(item, dict) else item)
+        if rest:
+            self.read_json(rest)
+            self._tokens += TOKENS_PER_ATTACHMENT * sum(map(self._texts[-1].count, _ATTACHMENT_TYPES))
 
     def _read_text(self, text: str) -> None:
         if text.startswith("data:") and ";base64," in text[:200]:
@@ -166,9 +179,13 @@ class _Found:
         return [value for name, value in item.items() if name not in _FILES]
 
 
-def _are_numbers(values: list[Any]) -> bool:
-    """Whether a list is a text that comes as token numbers; there may be millions, so no loop reads them."""
-    return bool(values) and type(values[0]) is int and set(map(type, values)) == {int}
+def _token_numbers(values: list[Any]) -> int | None:
+    """How many token numbers a list of nothing but numbers has; no loop reads them: there may be millions."""
+    if not values or type(values[0]) not in {int, float}:
+        return None
+    kinds = list(map(type, values))
+    numbers = kinds.count(int)
+    return numbers if numbers + kinds.count(float) == len(kinds) else None
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:

@@ -7,14 +7,16 @@ import pytest
 
 from contracts.messages import Path
 from tests.builders import NOW, make_envelope
-from workers.generation.assembly import Assembly, error_in, hides_usage, streamed_content
+from workers.generation.assembly import MOST_DELTAS, Assembly, error_in, hides_usage, streamed_content
 from workers.generation.reading import Request
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
 def request(path: Path = Path.CHAT_COMPLETIONS, **body: Any) -> Request:
-    return Request(make_envelope(), path, {"model": "gpt-4o-mini", "stream": True, **body}, None, NOW + 60)
+    return Request(
+        make_envelope(), path, {"model": "gpt-4o-mini", "stream": True, **body}, None, NOW + 60, 10
+    )
 
 
 def chunk(text: str = "", *, index: int = 0, finish: str | None = None, **more: Any) -> dict[str, Any]:
@@ -140,3 +142,13 @@ def test_an_error_in_place_of_a_chunk_is_found(data: dict[str, Any], found: obje
 )
 def test_a_chunk_of_any_shape_is_passed_on(data: dict[str, Any]) -> None:
     assert Assembly(hides_usage=True).take(data) == data
+
+
+def test_what_a_long_stream_has_is_estimated_from_parts_that_are_spread_over_it() -> None:
+    few, many = Assembly(hides_usage=False), Assembly(hides_usage=False)
+    for number in range(20 * MOST_DELTAS):
+        many.take(chunk(" hello"))
+        if number < MOST_DELTAS:
+            few.take(chunk(" hello"))
+    assert few.output_tokens is not None
+    assert many.output_tokens == pytest.approx(20 * few.output_tokens, rel=0.1)

@@ -49,7 +49,7 @@ async def test_no_request_waits_in_a_worker_for_over_a_minute(held_s: float, pat
     pool = ImpatientPool(NOW + held_s)
     attempts = Attempts(cast("Any", pool), cast("Any", None), cast("Any", None))
     envelope = make_envelope(received_at=NOW)
-    await attempts.reserve(Request(envelope, Path.MODERATIONS, {}, None, NOW + 600), None)
+    await attempts.reserve(Request(envelope, Path.MODERATIONS, {}, None, NOW + 600, 1), None)
     assert pool.patience_s == patience_s
 
 

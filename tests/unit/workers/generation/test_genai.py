@@ -15,7 +15,7 @@ from workers.generation.reading import Request
 
 
 def request(body: dict[str, Any], path: Path = Path.CHAT_COMPLETIONS) -> Request:
-    return Request(make_envelope(), path, body, "u-42", NOW + 60)
+    return Request(make_envelope(), path, body, "u-42", NOW + 60, 10)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from workers.generation.reading import Request
 
 
 def asked(body: dict[str, Any], path: Path = Path.CHAT_COMPLETIONS) -> dict[str, Any]:
-    attributes = of_request(Request(make_envelope(), path, body, None, NOW + 60))
+    attributes = of_request(Request(make_envelope(), path, body, None, NOW + 60, 10))
     return {name.removeprefix("gen_ai."): json.loads(str(value)) for name, value in attributes.items()}
 
 

@@ -30,6 +30,7 @@ REQUEST = Request(
     {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]},
     None,
     NOW + 60,
+    12,
 )
 RESERVED = Reservation(make_key(), int(NOW), 50, "gpt-4o-mini", "worker-1", 0.0)
 

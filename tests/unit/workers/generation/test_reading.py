@@ -3,15 +3,16 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Path
-from tests.builders import NOON, NOW, make_delivery, make_envelope
+from tests.builders import NOON, NOW, make_delivery
+from workers.generation.json_bounds import MOST_CONTAINERS
 from workers.generation.reading import Invalid, Request, read
+from workers.generation.tokens import estimate_input
 
 HELLO: dict[str, Any] = {"path": "/chat/completions", "body": {"model": "gpt-4o-mini", "messages": []}}
 SECRET = "sk-very-secret-0123456789"
@@ -322,9 +323,14 @@ def test_any_delivery_is_read_or_refused(body: bytes, type_: str, message_id: st
     assert 1 <= len(request.envelope.request_id) <= 128
 
 
-def test_the_input_of_a_request_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimating = Mock(return_value=2)
-    monkeypatch.setattr("workers.generation.reading.estimate_input", estimating)
-    asked = Request(make_envelope(), Path.EMBEDDINGS, {"input": [1, 2]}, None, NOW + 60)
-    assert (asked.input_tokens, asked.input_tokens) == (2, 2)
-    estimating.assert_called_once()
+def test_a_request_says_how_many_tokens_its_body_is_expected_to_have() -> None:
+    request = read_body(HELLO)
+    assert isinstance(request, Request)
+    assert request.input_tokens == estimate_input(request.body) > 1
+
+
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed() -> None:
+    body = b'{"path": "/moderations", "body": {"input": [' + b"[]," * MOST_CONTAINERS + b"0]}}"
+    request = read(make_delivery(body), "billing-bot", deadline_s=600, max_body_bytes=len(body), now=NOW)
+    assert isinstance(request, Invalid)
+    assert request.reason == "the body has more values than are read"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.generation.text_tokens import MOST_READ, text_tokens
-from workers.generation.tokens import estimate_input
+from workers.generation.tokens import MOST_VALUES, TOKENS_PER_MESSAGE, estimate_input
 
 REFERENCES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "reference_texts.json").read_text())
 MODELS = {"o200k_base": "gpt-4o-mini", "cl100k_base": "gpt-4-turbo"}
@@ -31,6 +31,14 @@ def test_a_text_of_any_size_is_estimated_alike(reference: dict[str, Any]) -> Non
     true = reference["o200k_base"] * times
     body = {"model": "gpt-5", "messages": [{"role": "user", "content": reference["text"] * times}]}
     assert true / 2 <= estimate_input(body) <= true * 2
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference["name"])
+def test_many_messages_are_estimated_like_few(reference: dict[str, Any]) -> None:
+    times = 2 * MOST_VALUES
+    message = {"role": "user", "content": reference["text"]}
+    true = (reference["o200k_base"] + TOKENS_PER_MESSAGE + 1) * times
+    assert true / 2 <= estimate_input({"model": "gpt-5", "messages": [message] * times}) <= true * 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from workers.generation import tokens
 from workers.generation.tokens import (
     DEFAULT_OUTPUT_TOKENS,
     LARGEST_ESTIMATE,
+    MOST_VALUES,
     TOKENS_PER_ATTACHMENT,
     TOKENS_PER_SMALL_IMAGE,
     OutputAverages,
@@ -94,9 +95,34 @@ def test_an_answer_that_is_an_image_is_no_text() -> None:
 
 def test_a_value_of_any_depth_is_read() -> None:
     value: Any = "hello"
-    for _ in range(100_000):
+    for _ in range(MOST_VALUES // 2):
         value = [value]
     assert estimate_text(value) < 10
+
+
+MANY: dict[str, Any] = {
+    "texts": "a",
+    "Chinese texts": "\u597d",
+    "long texts": "Many words of a text that is an ordinary one. " * 5,
+    "numbers among texts": [7, "a"],
+    "lists": [],
+    "objects": {},
+    "messages": {"role": "user", "content": "hello"},
+    "pictures": {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+    "nothing": None,
+    "numbers of any size": [10**30, ""],
+}
+
+
+@pytest.mark.parametrize("value", MANY.values(), ids=MANY)
+def test_many_small_values_take_no_more_steps_and_are_never_estimated_at_fewer(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"input": [value] * (2 * MOST_VALUES), "more": [value] * (2 * MOST_VALUES)}
+    assert lines_run(body) <= lines_run({"input": body["input"][:MOST_VALUES]}) + 100
+    bounded = estimate_input(body)
+    monkeypatch.setattr(tokens, "MOST_VALUES", sys.maxsize)
+    assert bounded >= estimate_input(body)
 
 
 def test_an_inline_image_is_a_fixed_number_whatever_its_size() -> None:
@@ -146,7 +172,7 @@ def test_more_text_is_never_fewer_tokens(text: str, more: str) -> None:
 def test_the_output_is_taken_for_its_bound_or_else_for_the_average(
     changes: dict[str, Any], output: int
 ) -> None:
-    total = estimate("/chat/completions", HELLO | changes, OutputAverages()).tokens
+    total = estimate("/chat/completions", HELLO | changes, OutputAverages(), HELLO_INPUT).tokens
     assert total == pytest.approx(HELLO_INPUT + output, abs=3)
 
 
@@ -154,13 +180,14 @@ def test_the_output_is_taken_for_its_bound_or_else_for_the_average(
     "changes", [{"max_tokens": 2**63 - 1}, {"max_tokens": 2**63 - 1, "n": 128}, {"max_output_tokens": 10**40}]
 )
 def test_an_absurd_bound_is_no_absurd_estimate(changes: dict[str, Any]) -> None:
-    assert estimate("/chat/completions", HELLO | changes, OutputAverages()).tokens == LARGEST_ESTIMATE
+    estimated = estimate("/chat/completions", HELLO | changes, OutputAverages(), HELLO_INPUT)
+    assert estimated.tokens == LARGEST_ESTIMATE
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/moderations"])
 def test_where_there_is_no_output_only_the_input_counts(path: str) -> None:
     body = {"model": "text-embedding-3-small", "input": "x" * 400, "max_tokens": 5000}
-    assert estimate(path, body, OutputAverages()).tokens == estimate_input(body)
+    assert estimate(path, body, OutputAverages(), 123).tokens == 123
 
 
 @given(
@@ -170,7 +197,7 @@ def test_where_there_is_no_output_only_the_input_counts(path: str) -> None:
     ),
 )
 def test_any_request_has_an_estimate(path: str, body: dict[str, Any]) -> None:
-    estimated = estimate(path, body, OutputAverages())
+    estimated = estimate(path, body, OutputAverages(), estimate_input(body))
     assert 1 <= estimated.input_tokens <= estimated.tokens <= LARGEST_ESTIMATE
 
 
