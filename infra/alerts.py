@@ -4,13 +4,15 @@ They are written in the transaction of what they tell of, so that there is never
 so is the notice of each change, which accounting delivers.
 """
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 
 from infra.alert_notices import RAISED, RESOLVED, add_notice
 from infra.mongo import Document, Mongo, Session
+from infra.stored_documents import StoredDocuments
 
 
 class Severity(StrEnum):
@@ -80,6 +82,36 @@ class Alert:
         return f"{self.kind}/{self.subject}/{self.window}"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAlert:
+    """What the document of an alert holds; its `_id` is that of the `Alert`."""
+
+    kind: AlertKind
+    automation_id: str | None
+    subject: str
+    label: str
+    window: str
+    reason: str
+    raised_at: datetime
+    last_at: datetime
+    times: int
+    resolved_at: datetime | None
+
+
+_DOCUMENTS = StoredDocuments("alerts", StoredAlert)
+
+
+async def readable_alerts(found: AsyncIterable[Document]) -> list[Document]:
+    """Documents of alerts without those that can't be read, which are logged.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    documents = [document async for document in found]
+    names = [each.name for each in fields(StoredAlert)]
+    return _DOCUMENTS.sound(documents, lambda alert: StoredAlert(*(alert[name] for name in names)))
+
+
 async def raise_alert(mongo: Mongo, alert: Alert, at: datetime, session: Session) -> None:
     """Raise an alert, or open it again within its window; of one that is open, note that it goes on.
 
@@ -129,8 +161,7 @@ async def resolve_alerts(mongo: Mongo, query: Document, at: datetime, session: S
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    found = mongo.alerts.find({**query, "resolved_at": None}, session=session)
-    alerts = [alert async for alert in found]
+    alerts = await readable_alerts(mongo.alerts.find({**query, "resolved_at": None}, session=session))
     if alerts:
         over = {"_id": {"$in": [alert["_id"] for alert in alerts]}}
         await mongo.alerts.update_many(over, {"$set": {"resolved_at": at}}, session=session)
@@ -177,7 +208,7 @@ async def list_alerts(mongo: Mongo, *, everything: bool, limit: int) -> list[Doc
     """
     query: Document = {} if everything else {"resolved_at": None}
     found = mongo.alerts.find(query).sort("raised_at", -1).limit(limit)
-    alerts = [alert async for alert in found]
+    alerts = await readable_alerts(found)
     stages: list[Document] = [
         {"$match": {"alert_id": {"$in": [alert["_id"] for alert in alerts]}}},
         {"$sort": {"at": 1}},

@@ -16,8 +16,8 @@ from infra.mongo import Document, Mongo, Session
 
 #: Events that are read and published at a time.
 PAGE = 200
-#: How the AMQP library says that an event can't be put into a frame, today or ever.
-UNSENDABLE = (ValueError, TypeError, OverflowError, struct.error)
+#: How it is said that a document lacks a field, or that an event can't be put into a frame, today or ever.
+UNSENDABLE = (AttributeError, KeyError, ValueError, TypeError, OverflowError, struct.error)
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ async def publish_outbox(mongo: Mongo, publish: Callable[[Document], Awaitable[N
             try:
                 await publish(event)
             except UNSENDABLE as error:
-                log.error("event_unsendable", type=event["type"], error=type(error).__name__)  # noqa: TRY400
+                log.error("event_unsendable", type=event.get("type"), error=type(error).__name__)  # noqa: TRY400
             await mongo.outbox.delete_one({"_id": event["_id"]})
             published += 1
     return published

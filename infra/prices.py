@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
+from pydantic import Field
 
 from infra.mongo import Mongo
+from infra.stored_documents import StoredDocuments
 
 NANO: Final = Decimal(1_000_000_000)
 MILLION: Final = 1_000_000
@@ -27,9 +29,9 @@ DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 class Price:
     """What a million tokens of a model cost, in nano-USD."""
 
-    input: int
-    output: int
-    cached: int
+    input: Annotated[int, Field(ge=0)]
+    output: Annotated[int, Field(ge=0)]
+    cached: Annotated[int, Field(ge=0)]
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -37,6 +39,7 @@ class Price:
         return cls(document["input"], document["output"], document["cached"])
 
 
+_DOCUMENTS = StoredDocuments("prices", Price)
 #: This process's prices that were set by hand, by model.
 _by_hand: dict[str, Price] = {}
 
@@ -91,9 +94,11 @@ def is_priced(model: str, by_hand: Mapping[str, Any]) -> bool:
 
 
 async def load_prices(mongo: Mongo) -> None:
-    """Read the prices that were set by hand.
+    """Read the prices that were set by hand, without those that can't be read, which are logged.
 
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    set_by_hand({document["_id"]: Price.from_document(document) async for document in mongo.prices.find()})
+    documents = [document async for document in mongo.prices.find()]
+    found = _DOCUMENTS.sound(documents, Price.from_document)
+    set_by_hand({document["_id"]: Price.from_document(document) for document in found})

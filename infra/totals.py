@@ -1,4 +1,10 @@
-"""The names of the totals that accounting keeps of each UTC day."""
+"""The totals that accounting keeps of each UTC day: their names, and what they say of costs."""
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+
+from infra.mongo import Document
+from infra.stored_documents import StoredDocuments
 
 DIMENSIONS = ("key", "automation", "user", "model")
 TOKEN_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
@@ -18,3 +24,29 @@ SUMMED = (
 def total_id(dimension: str, day: str, automation_id: str, subject: str) -> str:
     """The `_id` of a total."""
     return f"{dimension}/{day}/{automation_id}/{subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class CostTotal:
+    """What a total says that its subject cost, in nano-USD."""
+
+    id: str
+    automation_id: str
+    cost_nanousd: int
+
+
+_DOCUMENTS = StoredDocuments("usage_daily", CostTotal)
+#: The fields of a total's document that `readable_costs` needs.
+COST_FIELDS = {"automation_id": 1, "cost_nanousd": 1}
+
+
+async def readable_costs(found: AsyncIterable[Document]) -> list[CostTotal]:
+    """What totals say, without those whose document can't be read, which are logged.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    documents = [document async for document in found]
+    return _DOCUMENTS.readable(
+        documents, lambda total: CostTotal(total["_id"], total["automation_id"], total["cost_nanousd"])
+    )

@@ -8,7 +8,8 @@ from infra.mongo import Document, Mongo, Session
 from infra.prices import is_priced
 from workers.accounting.totals import subjects
 from workers.budgets.books import Place, note_crossings, raise_to_books
-from workers.budgets.budget import SCOPES, WINDOWS, Budget, Scope, budget_id, period_of
+from workers.budgets.budget import SCOPES, WINDOWS, Scope, budget_id, period_of
+from workers.budgets.stored_budgets import readable_budgets
 
 #: Models of an automation and UTC day that have an alert of their own because nobody knows their price.
 MOST_UNPRICED = 20
@@ -49,10 +50,9 @@ async def budgets_of(
     if not days:
         return []
     found = mongo.budgets.find({"_id": {"$in": list(days)}}, session=session)
-    budgets = [Budget.from_document(document, now.timestamp()) async for document in found]
     return [
         (budget, period)
-        for budget in budgets
+        for budget in await readable_budgets(found, now.timestamp())
         for period in sorted({period_of(budget.window, day) for day in days[budget.id]})
     ]
 

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -13,6 +13,7 @@ from infra.alerts import AlertKind, Severity
 from infra.background_tasks import BackgroundTasks
 from infra.duty import Duty
 from infra.mongo import Document, Mongo, PyMongoError
+from infra.stored_documents import StoredDocuments
 
 log = structlog.get_logger()
 
@@ -71,6 +72,25 @@ def retry_s(failures: int) -> float:
     return min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 30), LONGEST_RETRY_S)
 
 
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """What is told of a notice's document; one that can't be read is given up when it is stale."""
+
+    kind: AlertKind
+    change: str
+    automation_id: str | None
+    label: str
+    reason: str
+    at: datetime
+
+
+_DOCUMENTS = StoredDocuments("notices", _Notice)
+
+
+def _notice(document: Document) -> _Notice:
+    return _Notice(*(document[each.name] for each in fields(_Notice)))
+
+
 class Courier:
     """Brings one target what it has not been told yet, while this process has the duty."""
 
@@ -125,7 +145,8 @@ class Courier:
         found = self._mongo.notices.find(lacking, {"_id": 1}).sort([("at", 1), ("_id", 1)]).limit(MOST_IN_ONE)
         ids = {"_id": {"$in": [notice["_id"] async for notice in found]}, "state": WAITING}
         await self._mongo.notices.update_many(ids, {"$inc": {"attempts": 1}})
-        return [notice async for notice in self._mongo.notices.find(ids).sort([("at", 1), ("_id", 1)])]
+        taken = self._mongo.notices.find(ids).sort([("at", 1), ("_id", 1)])
+        return _DOCUMENTS.sound([notice async for notice in taken], _notice)
 
     async def _finish(self) -> None:
         """Mark what every target has."""

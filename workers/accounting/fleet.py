@@ -17,8 +17,10 @@ from infra.errors import BrokerError
 from infra.lanes import Age, QueueState, QueueWatch
 from infra.living_processes import living, living_workers
 from infra.mongo import Document, Mongo, PyMongoError
+from infra.totals import COST_FIELDS, readable_costs
 from workers.accounting.automation import FIELDS, StoredAutomation
 from workers.budgets.budget import Budget
+from workers.budgets.stored_budgets import readable_budgets
 from workers.keys.loads import KeyLoad, key_loads
 
 log = structlog.get_logger()
@@ -150,8 +152,8 @@ class FleetReader:
     async def _automations(self, now: datetime) -> list[Automation]:
         processes = await living(self._mongo)
         today = {"dimension": "automation", "day": now.astimezone(UTC).date().isoformat()}
-        totals = self._mongo.usage_daily.find(today, {"automation_id": 1, "cost_nanousd": 1})
-        costs = {total["automation_id"]: total["cost_nanousd"] async for total in totals}
+        totals = self._mongo.usage_daily.find(today, COST_FIELDS)
+        costs = {total.automation_id: total.cost_nanousd for total in await readable_costs(totals)}
         documents = [document async for document in self._mongo.automations.find({}, FIELDS)]
         return [
             Automation(
@@ -169,9 +171,7 @@ class FleetReader:
         return [load async for load in key_loads(self._mongo)]
 
     async def _budgets(self, now: datetime) -> list[BudgetUse]:
-        budgets = [
-            Budget.from_document(document, now.timestamp()) async for document in self._mongo.budgets.find()
-        ]
+        budgets = await readable_budgets(self._mongo.budgets.find(), now.timestamp())
         return fullest(budgets, now.timestamp())
 
     async def _alerts(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 
 from contracts import names
-from infra.alerts import AlertKind, raise_alert, resolve_alerts
+from infra.alerts import AlertKind, raise_alert, readable_alerts, resolve_alerts
 from infra.automation_documents import AutomationDocuments
 from infra.duty import Duty
 from infra.errors import BrokerError
@@ -102,7 +102,7 @@ class Watch:
     async def _standing(self) -> list[About]:
         kinds = [kind.value for kind in WATCHED]
         found = self._mongo.alerts.find({"resolved_at": None, "kind": {"$in": kinds}})
-        return [(AlertKind(alert["kind"]), alert["subject"]) async for alert in found]
+        return [(AlertKind(alert["kind"]), alert["subject"]) for alert in await readable_alerts(found)]
 
     async def _automations(self) -> tuple[list[Automation], frozenset[str]]:
         """What is known of automations, and those whose document can't be read."""

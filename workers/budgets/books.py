@@ -14,7 +14,7 @@ from infra.alerts import Alert, AlertKind, raise_alert, resolve_alerts
 from infra.money import usd
 from infra.mongo import Document, Mongo, Session
 from infra.outbox import outgoing, put_into_outbox
-from infra.totals import total_id
+from infra.totals import COST_FIELDS, readable_costs, total_id
 from workers.budgets.budget import SPENT_PERCENT, Budget, days_of, period_at
 from workers.budgets.reservations import normalise
 
@@ -85,10 +85,10 @@ async def spent_by_books(mongo: Mongo, places: Iterable[Place], session: Session
         for day in days_of(period):
             total = total_id(budget.scope, day, budget.automation_id, budget.subject)
             by_total.setdefault(total, []).append((budget.id, period))
-    found = mongo.usage_daily.find({"_id": {"$in": list(by_total)}}, {"cost_nanousd": 1}, session=session)
-    async for total in found:
-        for place in by_total[total["_id"]]:
-            sums[place] += total["cost_nanousd"]
+    found = mongo.usage_daily.find({"_id": {"$in": list(by_total)}}, COST_FIELDS, session=session)
+    for cost in await readable_costs(found):
+        for place in by_total[cost.id]:
+            sums[place] += cost.cost_nanousd
     return sums
 
 

@@ -7,7 +7,9 @@ way may cost yet (`held`). `reservations.py` says the same to MongoDB, which has
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field
 
 from infra.money import usd
 
@@ -78,8 +80,8 @@ class Budget:
     subject: str
     label: str
     window: Window
-    limit: int
-    soft_percent: int
+    limit: Annotated[int, Field(ge=1)]
+    soft_percent: Annotated[int, Field(ge=1, le=SPENT_PERCENT)]
     hard: bool
     period: str
     spent: int

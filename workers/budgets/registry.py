@@ -20,6 +20,7 @@ from workers.budgets.budget import (
     next_period_at,
     period_at,
 )
+from workers.budgets.stored_budgets import readable_budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ class BudgetRegistry:
 
     async def _budgets(self, wanted: Document, now: float) -> Sequence[Budget]:
         found = self._mongo.budgets.find(wanted).sort([("automation_id", 1), ("_id", 1)])
-        return [Budget.from_document(document, now) async for document in found]
+        return await readable_budgets(found, now)
 
     async def _find(self, subject: Subject) -> tuple[Scope, str, str]:
         """The scope, the id and the name of a budget's subject; a user need not have been seen yet."""

@@ -10,6 +10,7 @@ try:
 except ImportError:
     sys.exit("keyway: the command line needs the platform; install it with: pip install 'keyway[platform]'")
 
+import structlog
 from rich.console import Console
 
 from contracts.errors import KeywayError
@@ -80,6 +81,8 @@ app = typer.Typer(
 @app.callback()
 def keyway() -> None:
     """OpenAI generations for automations, over RabbitMQ."""
+    # Standard output is for the answer. The stream is looked up for each line, since tests replace it.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from infra.mongo import Document, Mongo
+from infra.stored_documents import StoredDocuments
 
 #: Statuses of leases whose automation may have the key still; a revoked one is to be given up.
 LIVE = ("open", "reported", "revoked")
@@ -53,6 +54,9 @@ class LeaseView:
     reported_tokens: int
 
 
+_DOCUMENTS = StoredDocuments("leases", LeaseView)
+
+
 class LeaseList:
     """Reads leases, which are kept for 30 days after they end."""
 
@@ -61,14 +65,14 @@ class LeaseList:
         self._mongo = mongo
 
     async def read(self, wanted: LeaseFilter, *, most: int) -> list[LeaseView]:
-        """Leases, the newest first.
+        """Leases, the newest first, without those whose document can't be read, which are logged.
 
         Raises:
             PyMongoError: MongoDB is away or refused.
         """
         now = await self._mongo.server_time()
         found = self._mongo.leases.find(wanted.query(now)).sort("granted_at", -1).limit(most)
-        return [_view(document) async for document in found]
+        return _DOCUMENTS.readable([document async for document in found], _view)
 
 
 def _view(document: Document) -> LeaseView:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from infra.errors import ConflictError, NotFoundError, PlatformError
 from infra.mongo import Document, DuplicateKeyError, Mongo
+from infra.stored_documents import StoredDocuments
 from workers.console.access.passwords import check_new, hash_of, one_time_password
 
 #: The operator that `keyway init` makes.
@@ -48,6 +49,9 @@ class Operator:
             document["must_change_password"],
             document["created_at"],
         )
+
+
+_DOCUMENTS = StoredDocuments("operators", Operator)
 
 
 class Operators:
@@ -112,9 +116,9 @@ class Operators:
         return Operator.from_document(document)
 
     async def list(self) -> list[Operator]:
-        """All operators, by name."""
+        """All operators, by name, without those whose document can't be read, which are logged."""
         found = self._mongo.operators.find({}, {"password_hash": 0}).sort("_id", 1)
-        return [Operator.from_document(document) async for document in found]
+        return _DOCUMENTS.readable([document async for document in found], Operator.from_document)
 
     async def reset_password(self, username: str) -> SecretStr:
         """Give an operator a new one-time password; whoever is signed in with the old one is signed out.
