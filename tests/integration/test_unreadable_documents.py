@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.messages import KeyLease
 from infra.alerts import Alert, AlertKind, list_alerts, raise_alert, resolve_over
 from infra.duty import Duty
 from infra.lanes import QueueWatch
@@ -15,6 +16,7 @@ from infra.price_registry import PriceRegistry
 from infra.prices import Price, cost, load_prices, set_by_hand
 from tests.harness import World
 from tests.integration.test_alert_delivery import Phone
+from tests.lessee import add_bot, signed_in
 from workers.accounting.budgets import budgets_of
 from workers.accounting.delivery import Courier
 from workers.accounting.fleet import FleetReader
@@ -203,3 +205,16 @@ async def test_an_event_that_lacks_a_field_keeps_no_other_in_the_outbox(unserved
     await publish_outbox(unserved.mongo, publish)
     assert "t" in published
     assert await unserved.mongo.outbox.count_documents({}) == 0
+
+
+async def test_who_asks_for_a_key_is_told_which_of_its_settings_can_not_be_read(world: World) -> None:
+    await world.start_leasing()
+    wrong, other = await add_bot(world), await add_bot(world)
+    for bot in (wrong, other):
+        await world.add_key(bot, "Primary")
+    await spoil(world.mongo.automations, wrong, max_in_flight="many")
+    async with signed_in(world, wrong) as refused, signed_in(world, other) as lent:
+        code, message = await refused.refusal(model="gpt-4o-mini")
+        assert isinstance(await lent.ask(model="gpt-4o-mini"), KeyLease)
+    assert code == "internal"
+    assert message.startswith("the automation's settings can't be read: max_in_flight: ")

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 from contracts.errors import ErrorCode
 from contracts.messages import GenerationResult, ResultError, Timings, Usage
-from infra.mongo import Document
 from workers.keys.selection import Refusal, RefusalReason
 from workers.leasing.reading import Envelope
 
@@ -17,17 +16,6 @@ class Failure:
     code: ErrorCode
     message: str
     retry_at: float | None = None
-
-
-def unwilling(automation: Document) -> Failure | None:
-    """Why an automation, by its document, gets no key whatever there is; None where it may have one."""
-    if not automation["enabled"]:
-        return Failure(ErrorCode.AUTOMATION_DISABLED, "an operator switched the automation off")
-    if not automation.get("allow_leases"):
-        name = automation["_id"]
-        how = f"an operator turns them on with `keyway automations set {name} --allow-leases`"
-        return Failure(ErrorCode.INVALID_REQUEST, f"direct keys are off for {name}; {how}")
-    return None
 
 
 def refused(refusal: Refusal) -> Failure:

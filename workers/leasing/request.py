@@ -27,10 +27,12 @@ from workers.keys.pool import KeyPool, Reservation
 from workers.keys.provider_address import address_problem
 from workers.keys.registry import open_secret
 from workers.keys.selection import Ask, Later, Refusal, RefusalReason
+from workers.leasing.automation import Automation, unwilling
+from workers.leasing.automation import read as read_automation
 from workers.leasing.metrics import LENT, REPEATED, LeaseMetrics
 from workers.leasing.reading import Envelope, Invalid, Request, read
 from workers.leasing.records import LeaseRecords, is_alive
-from workers.leasing.refusals import Failure, answer, refused, unwilling
+from workers.leasing.refusals import Failure, answer, refused
 from workers.leasing.replies import Delivery, Replies
 from workers.leasing.sealing import seal
 
@@ -119,7 +121,10 @@ class LeaseRequestHandler:
     async def _lend(self, request: Request) -> Granted | Failure:
         automation_id = request.envelope.automation_id
         gone = {"_id": automation_id, "enabled": False}
-        automation = await self._mongo.automations.find_one({"_id": automation_id}, {"held": 0}) or gone
+        document = await self._mongo.automations.find_one({"_id": automation_id}, {"held": 0}) or gone
+        automation = read_automation(document)
+        if isinstance(automation, Failure):
+            return automation
         return unwilling(automation) or await self._again(request) or await self._grant(request, automation)
 
     async def _again(self, request: Request) -> Granted | Failure | None:
@@ -142,9 +147,9 @@ class LeaseRequestHandler:
             return _unreadable(request, lease["key_id"], error)
         return Granted(lease, key["base_url"], api_key, is_new=False)
 
-    async def _grant(self, request: Request, automation: Document) -> Granted | Failure:
+    async def _grant(self, request: Request, automation: Automation) -> Granted | Failure:
         """Reserve a key and lend it."""
-        fit = await self._reserve(request, automation.get("max_in_flight"))
+        fit = await self._reserve(request, automation.max_in_flight)
         if isinstance(fit, Failure):
             return fit
         reservation, api_key = fit

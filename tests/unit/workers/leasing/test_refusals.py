@@ -7,8 +7,9 @@ from contracts.messages import GenerationResult
 from infra.mongo import Document
 from tests.builders import NOON, NOW
 from workers.keys.selection import Refusal, RefusalReason
+from workers.leasing.automation import Automation, read, unwilling
 from workers.leasing.reading import Envelope
-from workers.leasing.refusals import Failure, answer, refused, unwilling
+from workers.leasing.refusals import Failure, answer, refused
 
 CODES = {
     RefusalReason.DEADLINE_PASSED: ErrorCode.DEADLINE_EXCEEDED,
@@ -40,8 +41,18 @@ def test_every_reason_has_a_code_and_a_message(reason: RefusalReason) -> None:
     ],
 )
 def test_only_an_automation_that_may_have_keys_gets_one(automation: Document, code: ErrorCode | None) -> None:
-    failure = unwilling({"_id": "billing-bot", **automation})
+    found = read({"_id": "billing-bot", **automation})
+    assert isinstance(found, Automation)
+    failure = unwilling(found)
     assert (failure.code if failure else None) is code
+
+
+def test_settings_that_can_not_be_read_are_named_without_their_value() -> None:
+    failure = read({"_id": "billing-bot", "enabled": True, "max_in_flight": "many"})
+    assert isinstance(failure, Failure)
+    assert failure.code is ErrorCode.INTERNAL
+    assert "max_in_flight" in failure.message
+    assert "many" not in failure.message
 
 
 def test_a_refusal_is_a_failed_result_of_the_contract() -> None:
