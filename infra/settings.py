@@ -111,6 +111,12 @@ class Settings(EnvironmentSettings):
         ge=1,
         description="Requests that one lane's queue holds; past it a publish is refused.",
     )
+    queue_max_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=1024 * 1024,
+        description="Bytes that one lane's queue or one reply queue holds; past them a publish is refused. "
+        "`keyway init` sets it for the queues that are there, too.",
+    )
     delivery_limit: int = Field(
         default=10_000,
         ge=1,

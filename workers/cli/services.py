@@ -83,10 +83,12 @@ async def _init(settings: Settings, *, operator: bool) -> SecretStr | None:
     from infra.broker import connect as connect_broker
     from infra.broker import declare_topology
     from infra.management import management
+    from infra.queue_bounds import bound_queues
     from workers.console.access.operator_changes import OperatorChanges
 
     async with management(settings) as admin:
         await admin.ensure_vhost()
+        await bound_queues(admin, settings.queue_max_bytes)
     async with connect_mongo(settings.mongo_url.get_secret_value(), settings.mongo_database) as mongo:
         await wait_for_mongo(mongo)
         await mongo.ensure_schema()
