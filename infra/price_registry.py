@@ -1,9 +1,28 @@
 """The operator's hand on prices: set, list, remove. What was booked before is not priced anew."""
 
+from dataclasses import dataclass, fields
+from datetime import datetime
+
 from infra.alerts import AlertKind, resolve_alerts
 from infra.errors import NotFoundError, PlatformError
 from infra.mongo import Document, Mongo, ReturnDocument, Session
 from infra.prices import Price
+from infra.stored_documents import StoredDocuments
+
+
+@dataclass(frozen=True, slots=True)
+class _SetPrice:
+    input: int
+    output: int
+    cached: int
+    changed_at: datetime
+
+
+_DOCUMENTS = StoredDocuments("prices", _SetPrice)
+
+
+def _set_price(document: Document) -> _SetPrice:
+    return _SetPrice(*(document[each.name] for each in fields(_SetPrice)))
 
 
 class PriceRegistry:
@@ -53,8 +72,9 @@ class PriceRegistry:
         return await self._mongo.transaction(write)
 
     async def list(self) -> list[Document]:
-        """The prices that were set by hand, by model."""
-        return [document async for document in self._mongo.prices.find().sort("_id", 1)]
+        """The prices that were set by hand, by model, without those that can't be read, which are logged."""
+        documents = [document async for document in self._mongo.prices.find().sort("_id", 1)]
+        return _DOCUMENTS.sound(documents, _set_price)
 
     async def remove(self, model: str) -> Price:
         """Go by `genai-prices` again for a model.

@@ -50,3 +50,31 @@ async def readable_costs(found: AsyncIterable[Document]) -> list[CostTotal]:
     return _DOCUMENTS.readable(
         documents, lambda total: CostTotal(total["_id"], total["automation_id"], total["cost_nanousd"])
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Total:
+    automation_id: str
+    subject: str
+    label: str
+    sums: dict[str, int]
+
+
+_TOTALS = StoredDocuments("usage_daily", _Total)
+
+
+async def sound_totals(found: AsyncIterable[Document]) -> list[Document]:
+    """Documents of totals, without those that can't be read, which are logged.
+
+    Args:
+        found: with `automation_id` and `subject`; of what they add up, they may hold a part.
+
+    Raises:
+        PyMongoError: MongoDB is away or refused.
+    """
+    return _TOTALS.sound([document async for document in found], _total)
+
+
+def _total(document: Document) -> _Total:
+    sums = {name: document[name] for name in SUMMED if name in document}
+    return _Total(document["automation_id"], document["subject"], document.get("label", ""), sums)

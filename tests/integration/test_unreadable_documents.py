@@ -1,5 +1,7 @@
 """A document that can't be read harms itself alone: lists, gauges and batches have the others."""
 
+import json
+import secrets
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +26,8 @@ from workers.accounting.watch import Watch, thresholds_of
 from workers.budgets.registry import BudgetRegistry, Subject
 from workers.console.access.operators import Operators, Role
 from workers.console.leases import LeaseFilter, LeaseList
+from workers.console.model_totals import ModelTotals
+from workers.console.usage_report import Days, Dimension, UsageReports
 
 
 async def spoil(collection: Collection, document_id: str, **changes: Any) -> None:
@@ -109,6 +113,27 @@ async def test_a_total_that_can_not_be_read_is_left_out_of_what_is_spent(shared:
     await mongo.usage_daily.delete_many({"automation_id": wrong})
 
 
+async def test_a_total_that_can_not_be_read_is_left_out_of_lists_and_reports(shared: World) -> None:
+    mongo = shared.mongo
+    bot, wrong = await shared.add_automation(), f"user-{secrets.token_hex(4)}"
+    today = (await mongo.server_time()).date()
+    own: Document = {"day": today.isoformat(), "automation_id": bot, "attempts": 1, "cost_nanousd": 7}
+    for dimension, subject in (("automation", bot), ("user", "right"), ("user", wrong)):
+        identity = f"{dimension}/{today}/{bot}/{subject}"
+        total = {**own, "_id": identity, "dimension": dimension, "subject": subject, "label": subject}
+        await mongo.usage_daily.insert_one(total)
+    await spoil(mongo.usage_daily, f"user/{today}/{bot}/{wrong}", attempts="many")
+    reports = UsageReports(mongo, ModelTotals(mongo))
+    with capture_logs() as logs:
+        report = await reports.read(Dimension.USER, Days(today, today), bot)
+        status, listed, errors = await shared.cli("usage", "--by", "user", "--automation", bot, "--json")
+    assert [row.subject for row in report.rows] == ["right"]
+    assert told(logs) == [("usage_daily", f"user/{today}/{bot}/{wrong}", "sums.attempts")]
+    assert (status, [total["subject"] for total in json.loads(listed)]) == (0, ["right"]), errors
+    assert wrong in errors
+    await mongo.usage_daily.delete_many({"automation_id": bot})
+
+
 async def test_a_price_that_can_not_be_read_is_left_out(shared: World) -> None:
     prices = PriceRegistry(shared.mongo, "tests")
     for model in ("model-wrong", "model-right"):
@@ -118,7 +143,8 @@ async def test_a_price_that_can_not_be_read_is_left_out(shared: World) -> None:
         await load_prices(shared.mongo)
         assert cost("model-right", 5, 0, 0).nanousd == 5
         assert not cost("model-wrong", 5, 0, 0).known
-    assert told(logs) == [("prices", "model-wrong", "output")]
+        assert [price["_id"] for price in await prices.list()] == ["model-right"]
+    assert set(told(logs)) == {("prices", "model-wrong", "output")}
     set_by_hand({})
     await shared.mongo.prices.delete_many({})
 

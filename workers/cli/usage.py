@@ -12,7 +12,7 @@ from rich.progress import Progress
 from infra.alerts import day_of
 from infra.money import usd
 from infra.mongo import Document
-from infra.totals import SUMMED
+from infra.totals import SUMMED, sound_totals
 from workers.accounting.rebuild import Difference, Rebuild
 from workers.budgets.registry import BudgetRegistry
 from workers.cli.session import JsonOption, err, platform, print_json, print_table, run
@@ -54,7 +54,7 @@ def usage(
             if automation is not None:
                 query["automation_id"] = automation
             found = p.mongo.usage_daily.find(query).sort([("automation_id", 1), ("label", 1)])
-            return chosen, [total async for total in found]
+            return chosen, await sound_totals(found)
 
     chosen, totals = run(work())
     if as_json:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from infra.mongo import Document, Mongo
-from infra.totals import total_id
+from infra.totals import sound_totals, total_id
 from workers.keys.facts import KeyFilter, KeyView
 from workers.keys.key import Key
 
@@ -120,8 +120,9 @@ class KeyTable:
     async def _with_costs(self, views: Sequence[KeyView]) -> list[KeyRow]:
         ids = {view.key.id: _total_of_today(view) for view in views}
         wanted = {"_id": {"$in": list(ids.values())}}
-        found = self._mongo.usage_daily.find(wanted, {"attempts": 1, "cost_nanousd": 1})
-        totals = {total["_id"]: total async for total in found}
+        fields = dict.fromkeys(("automation_id", "subject", "attempts", "cost_nanousd"), 1)
+        found = await sound_totals(self._mongo.usage_daily.find(wanted, fields))
+        totals = {total["_id"]: total for total in found}
         return [
             KeyRow(view, total.get("attempts", 0), total.get("cost_nanousd", 0))
             for view in views

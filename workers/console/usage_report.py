@@ -3,7 +3,7 @@
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.errors import PlatformError
 from infra.mongo import Document, Mongo
-from infra.totals import SUMMED, total_id
+from infra.totals import SUMMED, sound_totals, total_id
 from workers.console.model_totals import DayOfModels, ModelTotals
 
 #: The longest range of a report, in days.
@@ -175,7 +175,7 @@ class UsageReports:
         totals = self._mongo.usage_daily.find(_match(by, days.query(), automation_id))
         lines: list[list[object]] = []
         async for total in totals.sort([("day", -1), ("cost_nanousd", -1)]):
-            if total["attempts"]:
+            if total.get("attempts"):
                 lines.append([total.get(name, 0) for name in (*HEAD, *SUMMED)])
             if len(lines) >= CHUNK:
                 yield _csv(lines)
@@ -190,7 +190,7 @@ class UsageReports:
 
         async def dearest(day: str) -> list[Document]:
             found = self._mongo.usage_daily.find(_match(by, day, automation_id), CANDIDATE)
-            return [total async for total in found.sort("cost_nanousd", -1).limit(a_day)]
+            return await sound_totals(found.sort("cost_nanousd", -1).limit(a_day))
 
         spent: dict[tuple[str, str], int] = {}
         for totals in await asyncio.gather(*(dearest(day) for day in days)):
@@ -202,11 +202,12 @@ class UsageReports:
     async def _exact(self, by: Dimension, days: list[str], subjects: list[tuple[str, str]]) -> list[Usage]:
         """What subjects used on each day, by their totals' names."""
         ids = [total_id(by.value, day, *subject) for subject in subjects for day in days]
-        found = {total["_id"]: total async for total in self._mongo.usage_daily.find({"_id": {"$in": ids}})}
+        totals_found = await sound_totals(self._mongo.usage_daily.find({"_id": {"$in": ids}}))
+        found = {total["_id"]: total for total in totals_found}
         rows = []
         for automation_id, subject in subjects:
             totals = [found.get(total_id(by.value, day, automation_id, subject), {}) for day in days]
-            label = next((total["label"] for total in reversed(totals) if total), subject)
+            label = next((total.get("label", subject) for total in reversed(totals) if total), subject)
             rows.append(_usage(automation_id, subject, label, totals))
         return rows
 
@@ -224,7 +225,7 @@ def _added(rows: list[Usage], days: int) -> Usage:
     return Usage(None, "", "total", sums, daily)
 
 
-def _usage(automation_id: str | None, subject: str, label: str, totals: list[Mapping[str, Any]]) -> Usage:
+def _usage(automation_id: str | None, subject: str, label: str, totals: Sequence[Mapping[str, Any]]) -> Usage:
     sums = {name: sum(total.get(name, 0) for total in totals) for name in SUMMED}
     daily = [{name: total.get(name, 0) for name in DAILY} for total in totals]
     return Usage(automation_id, subject, label, sums, daily)
