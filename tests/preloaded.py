@@ -6,6 +6,7 @@ holds the socket's other end.
 """
 
 import asyncio
+import atexit
 import gc
 import json
 import os
@@ -15,18 +16,27 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
+from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 #: What services import, without `workers.cli`: its consoles read the environment when they are made.
 MODULES = (
     *("typer.core", "typer.main", "rich.table", "faststream.rabbit", "openai", "uvloop", "aiohttp.web"),
     *("workers.generation.app", "workers.accounting.app", "workers.leasing.app", "workers.console.app"),
-    *("infra.consumed_metrics", "infra.local.simulator.app", "infra.local.simulator.script"),
+    *(
+        "infra.consumed_metrics",
+        "anyio._backends._asyncio",
+        "psutil",
+        "rich.progress",
+        "infra.local.simulator.app",
+        "infra.local.simulator.script",
+    ),
 )
 #: Compiled modules of the processes that tests start: compiling them anew would take most of a start.
 BYTECODE = Path(gettempdir()) / f"keyway-tests-bytecode-{os.getuid()}"
@@ -202,7 +212,23 @@ def _run(asked: Asked) -> None:
     os.chdir(asked.folder)
     module, *arguments = asked.arguments
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        _end(end.code)
+    _end(0)
+
+
+def _end(code: int | str | None) -> NoReturn:
+    """End as the interpreter does, without taking apart what was imported: that copies all of it."""
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def main() -> None:
