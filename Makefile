@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-# One of them begins with the tests that wait.
-JOBS ?= $(shell expr $(CORES) + 1)
+# Two of them wait, mostly.
+JOBS ?= $(shell expr $(CORES) + 2)
 .PHONY: help setup up test chaos check format schemas bench soak screenshots lock clean
 
 help: ## Print this list
@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 up: setup ## Run the whole stack on this machine and send one real generation through it (Ctrl-C stops it)
 	@$(BIN)/keyway up
 
-test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time, one more than cores)
+test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time, two more than cores)
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup ## Lint, format, types, layering
