@@ -8,24 +8,27 @@ from typing import Any, Final
 
 from infra.management import Management
 
-POLICY: Final = "keyway-bytes"
-#: Lanes, queues of direct key requests, and reply queues.
-PATTERN: Final = r"^(requests|leases|replies)\."
+LANES: Final = "keyway-lane-bytes"
+REPLIES: Final = "keyway-reply-bytes"
 
 
-def policy(max_bytes: int) -> dict[str, Any]:
-    """The policy as the management API takes it; a policy of the operator's own with a priority goes first.
+def policies(max_bytes: int) -> dict[str, dict[str, Any]]:
+    """The policies by name, as the management API takes them; an operator's own with a priority goes first.
 
     Args:
         max_bytes: the bodies of messages that a queue holds, in bytes.
     """
+    bound = {"max-length-bytes": max_bytes}
     return {
-        "pattern": PATTERN,
-        "apply-to": "queues",
-        "priority": 0,
-        # A queue that would drop its oldest message instead says so by its own `x-overflow`.
-        "definition": {"max-length-bytes": max_bytes, "overflow": "reject-publish"},
+        # Lanes, and queues of direct key requests.
+        LANES: _policy(r"^(requests|leases)\.", {**bound, "overflow": "reject-publish"}),
+        # What a full one does is its automation's choice (`x-overflow`); by default its oldest message goes.
+        REPLIES: _policy(r"^replies\.", bound),
     }
+
+
+def _policy(pattern: str, definition: dict[str, Any]) -> dict[str, Any]:
+    return {"pattern": pattern, "apply-to": "queues", "priority": 0, "definition": definition}
 
 
 async def bound_queues(admin: Management, max_bytes: int) -> None:
@@ -34,4 +37,5 @@ async def bound_queues(admin: Management, max_bytes: int) -> None:
     Raises:
         BrokerError: the management API refuses, or can't be reached.
     """
-    await admin.call("PUT", f"policies/{{vhost}}/{POLICY}", policy(max_bytes))
+    for name, policy in policies(max_bytes).items():
+        await admin.call("PUT", f"policies/{{vhost}}/{name}", policy)

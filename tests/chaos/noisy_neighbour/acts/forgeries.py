@@ -95,12 +95,7 @@ async def loop(neighbour: Neighbour) -> None:
         (names.REQUESTS_EXCHANGE, neighbour.name),
         (names.EVENTS_EXCHANGE, f"heartbeat.{neighbour.name}"),
     ):
-        arguments = {
-            "x-dead-letter-exchange": exchange,
-            "x-dead-letter-routing-key": key,
-            "x-max-length": 0,
-            "x-overflow": "drop-head",
-        }
+        arguments = {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key, "x-max-length": 0}
         await neighbour.declare(f"loop-{exchange}", durable=True, arguments=arguments)
         reply_to = f"replies.{neighbour.name}.loop-{exchange}"
         await neighbour.ask_each(
