@@ -114,7 +114,7 @@ class Settings(EnvironmentSettings):
     queue_max_bytes: int = Field(
         default=4 * 1024**3,
         ge=1024 * 1024,
-        description="Bytes that one lane's queue or one reply queue holds; past them a lane refuses more, and a "
+        description="Bytes that one lane's queue or one reply queue holds; past them a lane refuses, and a "
         "reply queue drops its oldest message. `keyway init` sets it for the queues that are there, too.",
     )
     delivery_limit: int = Field(
