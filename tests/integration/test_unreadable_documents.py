@@ -193,19 +193,19 @@ async def test_an_alert_or_a_notice_that_can_not_be_read_keeps_no_other_from_its
         return alert.id
 
     wrong, other = await raised("wrong"), await raised("other")
-    silent = [await raised(f"silent-{number}", AlertKind.NO_HEARTBEAT) for number in range(2)]
+    empty = [await raised(f"empty-{number}", AlertKind.POOL_EMPTY) for number in range(2)]
     await spoil(mongo.alerts, wrong, label=["none"])
-    await spoil(mongo.alerts, silent[0], subject=None)
+    await spoil(mongo.alerts, empty[0], subject=None)
     notice = await mongo.notices.find_one({"alert_id": wrong})
     assert notice is not None
     await spoil(mongo.notices, notice["_id"], kind="none")
     duty = Duty(mongo, "unreadable", "tests")
     with capture_logs() as logs:
         listed = await list_alerts(mongo, everything=False, limit=10)
-        assert {alert["_id"] for alert in listed} == {other, silent[1]}
+        assert {alert["_id"] for alert in listed} == {other, empty[1]}
         watch = Watch(mongo, QueueWatch(unserved.admin), duty, thresholds_of(unserved.settings))
         # It ends what no finding stands for any more.
-        assert (AlertKind.NO_HEARTBEAT, "silent-1") in (await watch.look()).over
+        assert (AlertKind.POOL_EMPTY, "empty-1") in (await watch.look()).over
         assert await resolve_over(mongo, now) == 1
         phone = Phone("a")
         courier = Courier(mongo, duty, cast("Any", phone), ["a"])
@@ -214,7 +214,7 @@ async def test_an_alert_or_a_notice_that_can_not_be_read_keeps_no_other_from_its
     assert "about other" in "".join(phone.bodies)
     assert set(told(logs)) == {
         ("alerts", wrong, "label"),
-        ("alerts", silent[0], "subject"),
+        ("alerts", empty[0], "subject"),
         ("notices", notice["_id"], "kind"),
     }
 
