@@ -19,6 +19,8 @@ from yarl import URL
 from contracts.connection import BROKER_TIMEOUT_S, ChannelLostError, close, on_channel, open_connection
 from infra.background_tasks import BackgroundTasks
 
+#: How the name of a connection for trials ends, in RabbitMQ's lists.
+TRIALS = " trials"
 #: How long RabbitMQ may take to start a consumer, in seconds.
 ANSWER_TIMEOUT_S = 5.0
 #: Queues that are tried at the same time.
@@ -47,7 +49,7 @@ class ConsumerTrials:
     """
 
     def __init__(self, url: URL) -> None:
-        self._url = url
+        self._url = url.update_query(name=f"{url.query.get('name', 'keyway')}{TRIALS}")
         self._current: _Shared | None = None
         self._opening = asyncio.Lock()
         self._places = asyncio.Semaphore(MOST_TRIED)

@@ -9,7 +9,7 @@ from aio_pika import Message
 
 from contracts import GenerationError, Keyway, names
 from infra.metrics import OTHER
-from tests.harness import ACTOR, Service, World, eventually
+from tests.harness import Service, World, eventually
 from tests.scraped import Scraped, scrape, services, target
 from workers.keys.facts import find_key
 from workers.keys.key import Limits
@@ -130,8 +130,7 @@ async def test_accounting_tells_of_the_fleet_as_it_is(shared: World) -> None:
     (accounting,) = services(shared, "accounting")
     # Tests before this one may have written rows themselves.
     counted, rows = await counted_rows(accounting), await shared.mongo.usage.count_documents({})
-    waits = await shared.add_automation()
-    await shared.provisioner.set_paused(waits, paused=True, actor=ACTOR)
+    waits = await shared.add_automation(paused=True)
     async with shared.client(waits) as keyway:
         for _ in range(3):
             await keyway.submit("/chat/completions", HELLO, name="later")

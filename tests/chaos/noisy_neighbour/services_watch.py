@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
+from infra.consumer_trials import TRIALS
 from infra.settings import Settings
 from tests.chaos.noisy_neighbour.ordinary import ID_PREFIX
 from tests.harness import Service, World, eventually
@@ -64,9 +65,8 @@ class ServicesWatch:
         for service in self.world.services:
             pid = service.process.pid
             if pid not in self._sockets or self._lost(service):
-                now = amqp_sockets(service, self.world.settings)
-                apart = await self._apart(set(now))
-                self._sockets[pid] = {now[port]: socket_at(now[port]) for port in now.keys() - apart}
+                kept = await self._kept(service)
+                self._sockets[pid] = {descriptor: socket_at(descriptor) for descriptor in kept}
             self._read[pid] = service.log.stat().st_size
 
     async def assert_calm(self) -> None:
@@ -132,14 +132,22 @@ class ServicesWatch:
     def _tail(self, service: Service) -> str:
         return "\n".join(self._new_lines(service))[-2000:]
 
-    async def _apart(self, ports: set[int]) -> set[int]:
-        """Which of these local ports are of connections apart, as soon as RabbitMQ lists all of them."""
+    async def _kept(self, service: Service) -> list[Path]:
+        """The descriptors of its connections that stay, as soon as RabbitMQ lists all that it has."""
         names: dict[int, str] = {}
+        found: dict[int, Path] = {}
 
         async def listed() -> bool:
             for one in await self.world.admin.call("GET", "vhosts/{vhost}/connections"):
                 names[one["peer_port"]] = one.get("client_properties", {}).get("connection_name", "")
-            return ports <= names.keys()
+            found.clear()
+            found.update(amqp_sockets(service, self.world.settings))
+            return found.keys() <= names.keys()
 
         await eventually(listed, "all connections in the management API")
-        return {port for port in ports if names[port].startswith(APART)}
+        return [found[port] for port, name in names.items() if port in found and not _is_apart(name)]
+
+
+def _is_apart(name: str) -> bool:
+    """Whether a connection of that name is there for a while only."""
+    return name.startswith(APART) or name.endswith(TRIALS)
