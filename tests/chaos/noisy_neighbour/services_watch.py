@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from infra.consumer_trials import TRIALS
 from infra.settings import Settings
 from tests.chaos.noisy_neighbour.ordinary import ID_PREFIX
 from tests.harness import Service, World, eventually
@@ -145,9 +144,4 @@ class ServicesWatch:
             return found.keys() <= names.keys()
 
         await eventually(listed, "all connections in the management API")
-        return [found[port] for port, name in names.items() if port in found and not _is_apart(name)]
-
-
-def _is_apart(name: str) -> bool:
-    """Whether a connection of that name is there for a while only."""
-    return name.startswith(APART) or name.endswith(TRIALS)
+        return [found[port] for port, name in names.items() if port in found and not name.startswith(APART)]
