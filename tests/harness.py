@@ -121,8 +121,9 @@ class Service:
             return await self.process.wait()
 
     def events(self) -> list[dict[str, Any]]:
-        """The log's events."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """The log's events, without a last line that is not written to its end; texts may hold U+2028."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
 
 @dataclass
