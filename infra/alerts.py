@@ -5,7 +5,7 @@ so is the notice of each change, which accounting delivers.
 """
 
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -107,9 +107,7 @@ async def readable_alerts(found: AsyncIterable[Document]) -> list[Document]:
     Raises:
         PyMongoError: MongoDB is away or refused.
     """
-    documents = [document async for document in found]
-    names = [each.name for each in fields(StoredAlert)]
-    return _DOCUMENTS.sound(documents, lambda alert: StoredAlert(*(alert[name] for name in names)))
+    return _DOCUMENTS.sound([document async for document in found])
 
 
 async def raise_alert(mongo: Mongo, alert: Alert, at: datetime, session: Session) -> None:

@@ -1,6 +1,6 @@
 """The operator's hand on prices: set, list, remove. What was booked before is not priced anew."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 
 from infra.alerts import AlertKind, resolve_alerts
@@ -19,10 +19,6 @@ class _SetPrice:
 
 
 _DOCUMENTS = StoredDocuments("prices", _SetPrice)
-
-
-def _set_price(document: Document) -> _SetPrice:
-    return _SetPrice(*(document[each.name] for each in fields(_SetPrice)))
 
 
 class PriceRegistry:
@@ -74,7 +70,7 @@ class PriceRegistry:
     async def list(self) -> list[Document]:
         """The prices that were set by hand, by model, without those that can't be read, which are logged."""
         documents = [document async for document in self._mongo.prices.find().sort("_id", 1)]
-        return _DOCUMENTS.sound(documents, _set_price)
+        return _DOCUMENTS.sound(documents)
 
     async def remove(self, model: str) -> Price:
         """Go by `genai-prices` again for a model.

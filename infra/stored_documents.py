@@ -43,9 +43,20 @@ class StoredDocuments(Generic[Shape]):
         """
         return [shape for _, shape in self._each(documents, read)]
 
-    def sound(self, documents: Iterable[Document], read: Callable[[Document], Shape]) -> list[Document]:
-        """The documents themselves, without those that can't be read; arguments as of `readable`."""
-        return [document for document, _ in self._each(documents, read)]
+    def sound(
+        self, documents: Iterable[Document], read: Callable[[Document], Shape] | None = None
+    ) -> list[Document]:
+        """The documents themselves, without those that can't be read.
+
+        Args:
+            documents: what MongoDB has.
+            read: makes the shape of a document; None: of the fields that are named like the shape's.
+        """
+        return [document for document, _ in self._each(documents, read or self._by_name)]
+
+    def _by_name(self, document: Document) -> Shape:
+        stored = cast("Any", self._shape)
+        return self._shape(**{each.name: document[each.name] for each in fields(stored)})
 
     def _each(
         self, documents: Iterable[Document], read: Callable[[Document], Shape]

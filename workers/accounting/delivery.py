@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -87,10 +87,6 @@ class _Notice:
 _DOCUMENTS = StoredDocuments("notices", _Notice)
 
 
-def _notice(document: Document) -> _Notice:
-    return _Notice(*(document[each.name] for each in fields(_Notice)))
-
-
 class Courier:
     """Brings one target what it has not been told yet, while this process has the duty."""
 
@@ -146,7 +142,7 @@ class Courier:
         ids = {"_id": {"$in": [notice["_id"] async for notice in found]}, "state": WAITING}
         await self._mongo.notices.update_many(ids, {"$inc": {"attempts": 1}})
         taken = self._mongo.notices.find(ids).sort([("at", 1), ("_id", 1)])
-        return _DOCUMENTS.sound([notice async for notice in taken], _notice)
+        return _DOCUMENTS.sound([notice async for notice in taken])
 
     async def _finish(self) -> None:
         """Mark what every target has."""
