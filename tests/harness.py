@@ -37,7 +37,7 @@ ACTOR = "test"
 READY_S = 120.0
 #: What a wait may take on a machine that is busy with something else, in seconds: it costs nothing where all
 #: is well.
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 #: Set by pytest, so that processes start with their imports done; a bench measures them as they are.
 PRELOAD = "KEYWAY_TESTS_PRELOAD"
 

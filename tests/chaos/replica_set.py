@@ -41,7 +41,7 @@ class ReplicaSet:
             command: Document = {"replSetInitiate": config}
             return await self._command(self.members[0], command) is not None
 
-        await eventually(initiated, "three members to make a set of", within_s=30)
+        await eventually(initiated, "three members to make a set of")
         await self.primary()
 
     async def primary(self) -> Mongod:
@@ -55,7 +55,7 @@ class ReplicaSet:
                     found.append(member)
             return bool(found)
 
-        await eventually(there, "a primary", within_s=60)
+        await eventually(there, "a primary")
         return found[-1]
 
     async def stop(self) -> None:

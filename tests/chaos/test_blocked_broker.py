@@ -32,9 +32,9 @@ async def test_nothing_is_lost_though_rabbitmq_blocks_who_publishes(
             await asyncio.sleep(blocked_s)
         finally:
             await evaluate(rabbitmq, f"{SET_WATERMARK}(0.4).")
-        recovery_s = await traffic.recovery_s(time.monotonic(), within_s=90)
+        recovery_s = await traffic.recovery_s(time.monotonic())
         asking.cancel()
-        verdict = await traffic.finish(within_s=120)
+        verdict = await traffic.finish()
     fleet.assert_none_restarted()
     report.tell(blocked_s=blocked_s, recovery_s=round(recovery_s, 1), **verdict.figures())
     verdict.assert_kept()

@@ -65,4 +65,4 @@ async def some_have_come(world: World, bot: str, count: int) -> None:
     async def there() -> bool:
         return len(await world.journal(bot)) > count
 
-    await eventually(there, "the first calls done", within_s=60)
+    await eventually(there, "the first calls done")

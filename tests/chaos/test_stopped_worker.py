@@ -32,13 +32,13 @@ async def test_a_stopping_worker_finishes_its_calls_and_leaves_the_others_within
         stopping = asyncio.create_task(worker.stop(within_s=grace_s + PATIENCE_S))
         await worker.wait_for("finishing")
         await world.script(bot, "Quick")
-        await traffic.have_answers(calls - long_calls, within_s=PATIENCE_S)
+        await traffic.have_answers(calls - long_calls)
         await world.script(bot, "Slow")
         assert await stopping == 0
         stopped_after_s = time.monotonic() - began
         answered_by_the_first = len(traffic.answered)
         await world.start_worker()
-        verdict = await traffic.finish(within_s=60)
+        verdict = await traffic.finish()
     verdict.assert_kept()
     assert verdict.called_again == 0
     report.tell(
@@ -71,7 +71,7 @@ async def test_a_call_that_outlasts_the_grace_time_is_handed_back_and_what_it_ma
         stopped_after_s = time.monotonic() - began
         await world.script(bot, "Primary", latency_ms=100)
         await world.start_worker()
-        verdict = await traffic.finish(within_s=60)
+        verdict = await traffic.finish()
     verdict.assert_kept()
     assert verdict.called_again == calls
     report.tell(

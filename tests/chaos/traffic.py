@@ -19,7 +19,7 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from contracts.messages import GenerationResult
 from tests.chaos.judge import Verdict, judge
-from tests.harness import PATIENCE_S, World, eventually
+from tests.harness import World, eventually
 
 BROKER_AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 CONFIRM_S = 10.0
@@ -93,19 +93,19 @@ class Traffic:
             self.ask()
             await asyncio.sleep(random.expovariate(load.per_second))
 
-    async def have_answers(self, count: int, *, within_s: float) -> None:
+    async def have_answers(self, count: int) -> None:
         """Wait for the answers of so many requests."""
 
         async def there() -> bool:
             return len(self.answered) >= count
 
-        await eventually(there, f"{count} answered; {len(self.confirmed)} confirmed", within_s=within_s)
+        await eventually(there, f"{count} answered; {len(self.confirmed)} confirmed")
 
     async def flow(self, load: Load) -> None:
         """Wait until some more requests are answered: there is load."""
-        await self.have_answers(len(self.answered) + load.some, within_s=PATIENCE_S)
+        await self.have_answers(len(self.answered) + load.some)
 
-    async def finish(self, *, within_s: float) -> Verdict:
+    async def finish(self) -> Verdict:
         """Wait until all is confirmed, answered and booked, and judge it."""
 
         async def confirmed() -> bool:
@@ -115,8 +115,8 @@ class Traffic:
             return self.answered.keys() >= self.confirmed.keys()
 
         try:
-            await eventually(confirmed, f"all {self.asked} confirmed", within_s=within_s)
-            await eventually(answered, f"all {self.asked} answered", within_s=within_s)
+            await eventually(confirmed, f"all {self.asked} confirmed")
+            await eventually(answered, f"all {self.asked} answered")
             await eventually(self._booked, "each call booked, and each repeat answered")
         except AssertionError as late:
             (await self._judge()).assert_kept()
@@ -125,7 +125,7 @@ class Traffic:
             await self._world.assert_totals_equal_ledger(self.bot, dimension)
         return await self._judge()
 
-    async def recovery_s(self, since: float, *, within_s: float) -> float:
+    async def recovery_s(self, since: float) -> float:
         """Seconds from `since` (monotonic) to the first answer to a request that was confirmed after it."""
 
         def recovered() -> list[float]:
@@ -134,7 +134,7 @@ class Traffic:
         async def there() -> bool:
             return bool(recovered())
 
-        await eventually(there, "an answer to a request made after the return", within_s=within_s)
+        await eventually(there, "an answer to a request made after the return")
         return min(recovered()) - since
 
     async def _publish(self, request_id: str) -> None:

@@ -205,6 +205,12 @@ async def test_a_new_month_starts_anew(shared: World) -> None:
             return len(await alerts(shared, bot, resolved_at=None)) == 1
 
         await eventually(raised, "the soft alert")
+
+        async def settled() -> bool:
+            found = await shared.mongo.budgets.find_one({"_id": budget.id})
+            return found is not None and found["spent_nanousd"] > 0
+
+        await eventually(settled, "the call's cost in its budget")
         # What a month changes is only how the stored times compare with the clock.
         last = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).date().isoformat()
         await shared.mongo.budgets.update_one({"_id": budget.id}, {"$set": {"period": last[:7]}})

@@ -47,7 +47,7 @@ async def consumed(world: World, prefix: str, count: int) -> None:
         except Exception:  # noqa: BLE001  # a queue was deleted between two questions
             return False
 
-    await eventually(there, f"{count} consumers of {prefix}", within_s=60)
+    await eventually(there, f"{count} consumers of {prefix}")
 
 
 async def readyz(service: Service) -> tuple[int, dict[str, Any]]:
@@ -60,7 +60,7 @@ async def ready(service: Service) -> None:
     async def is_ready() -> bool:
         return (await readyz(service))[0] == 200
 
-    await eventually(is_ready, "a service that is ready", within_s=60)
+    await eventually(is_ready, "a service that is ready")
 
 
 def troubles(service: Service, queue: str) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ class Handler:
         async def there() -> bool:
             return len(self.taken) >= count
 
-        await eventually(there, f"{count} deliveries", within_s=60)
+        await eventually(there, f"{count} deliveries")
 
     @property
     def ids(self) -> list[str | None]:
@@ -161,7 +161,7 @@ async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_t
         async def is_tried() -> bool:
             return len(tries) >= 2
 
-        await eventually(is_tried, "further tries", within_s=60)
+        await eventually(is_tried, "further tries")
         assert set(tries) == {names.lane_queue(bad)}
         (missing,) = consuming.not_consumed
         assert missing.queue == names.lane_queue(bad)
@@ -224,11 +224,11 @@ async def test_the_queue_of_dead_letters_is_made_again_where_it_alone_is_deleted
     async def has_a_letter() -> bool:
         return await letters() == 1
 
-    await eventually(is_back, "the queue of dead letters", within_s=60)
+    await eventually(is_back, "the queue of dead letters")
     async with world.connection.channel() as channel:
         requests = await channel.get_exchange(names.REQUESTS_EXCHANGE, ensure=False)
         await requests.publish(Message(b"no request", message_id="odd"), bot)
-    await eventually(has_a_letter, "a dead letter", within_s=60)
+    await eventually(has_a_letter, "a dead letter")
     restored = [event for event in worker.events() if event["event"] == "queue_restored"]
     assert [event["queue"] for event in restored] == [names.DEAD_QUEUE]
 
@@ -267,7 +267,7 @@ async def test_a_queue_of_another_kind_stops_its_automation_alone_until_it_is_go
     scraped = await scrape([worker])
     told = scraped.labels_of("keyway_queues_not_consumed", "kind", service="generation")
     assert told == {"requests": 1, "unanswered": 0, "changes": 0}
-    await eventually(tried, "four tries", within_s=60)
+    await eventually(tried, "four tries")
     first, *_, fourth = [datetime.fromisoformat(event["timestamp"]) for event in troubles(worker, queue)[:4]]
     assert (fourth - first).total_seconds() > 2, "pauses grow: 0.5 s, 1 s, 2 s at least"
     assert not [event for event in worker.events() if event["event"] == "delivery_gone"]

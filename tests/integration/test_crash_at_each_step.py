@@ -113,7 +113,7 @@ async def crash(world: World, lane: Lane, *mutation: str) -> Service:
     async def is_over() -> bool:
         return worker.process.returncode is not None or f'"{TOLD}"' in worker.log.read_text()
 
-    await eventually(is_over, f"the end of {lane}", within_s=60)
+    await eventually(is_over, f"the end of {lane}")
     if worker.process.returncode is None:
         await worker.stop()
     assert worker.process.returncode in {0, CRASHED}, worker.log.read_text()[-2000:]
@@ -155,7 +155,7 @@ async def crash_at(world: World, steps: Sequence[tuple[Life, str]], *mutation: s
         ended = {event["automation_id"] for event in survivor.events() if event["event"] in ends}
         return ended >= {lane.bot for lane in left}
 
-    await eventually(are_ended, "the end of what was left", within_s=60)
+    await eventually(are_ended, "the end of what was left")
     assert await survivor.stop() == 0
     return lanes
 

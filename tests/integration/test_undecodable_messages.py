@@ -89,7 +89,7 @@ async def dead_of(world: World, bot: str, count: int = 1) -> list[dict[str, Any]
         found[:] = await dead_letters(world, bot)
         return len(found) >= count
 
-    await eventually(there, f"{count} dead letters of {bot}", within_s=60, every_s=0.5)
+    await eventually(there, f"{count} dead letters of {bot}", every_s=0.5)
     return found
 
 
@@ -274,12 +274,12 @@ async def test_an_odd_request_harms_itself_alone_where_one_delivery_is_the_most(
             assert message is not None
             await message.nack(requeue=True)
     if hand_backs:
-        await eventually(is_unanswered, "the request that was delivered too often", within_s=60)
+        await eventually(is_unanswered, "the request that was delivered too often")
     await world.start_worker()
     async with untouched(world):
         await serves(world, other)
         (letter,) = await dead_of(world, bot)
-        await eventually(is_done, "an end of the request", within_s=60)
+        await eventually(is_done, "an end of the request")
         await serves(world, other)
     (letter,) = await dead_letters(world, bot)
     assert ("delivery_limit" if hand_backs else "message_id is not UTF-8") in letter["reason"]

@@ -130,7 +130,7 @@ async def run_prometheus(folder: Path, jobs: Mapping[str, Iterable[str]]) -> Asy
                 except (aiohttp.ClientError, TimeoutError):
                     return False
 
-            await eventually(is_ready, "Prometheus", within_s=60)
+            await eventually(is_ready, "Prometheus")
             yield prometheus
     finally:
         if process.returncode is None:

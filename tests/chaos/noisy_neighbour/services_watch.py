@@ -84,7 +84,7 @@ class ServicesWatch:
             scraped = await scrape(workers, only=IN_HAND)
             return not any(scraped.sum(name) for name in IN_HAND)
 
-        await eventually(idle, "nothing in the workers' hands", within_s=30)
+        await eventually(idle, "nothing in the workers' hands")
 
     async def assert_nothing_redelivered(self, acknowledged: int = 0) -> None:
         """RabbitMQ has never delivered any of the ordinary automation's requests again.
