@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from hypothesis import settings
 
 from infra.local.stack import backing_services
 from tests.console import Console, open_console
@@ -23,6 +24,11 @@ URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
 OF_THE_RUN = (*URLS, PRELOAD, "KEYWAY_CHAOS", "KEYWAY_CHAOS_REPORT")
 #: So long before midnight, in seconds, no test is begun that stands on services: books are a day's.
 EVENING_S = 120
+# A busy machine is slow, not wrong; and each run tries the same examples. To look for others, and for longer:
+# `.venv/bin/pytest --hypothesis-profile search tests/unit`.
+settings.register_profile("search", deadline=None, max_examples=3000)
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 BACKING = pytest.StashKey[ExitStack]()
 
 

@@ -2,6 +2,7 @@
 figures of docs/reliability.md.
 """
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.harness import World, new_world
 HERE = Path(__file__).parent
 #: What a scenario may take in its long form, in seconds.
 LONG_TIMEOUT_S = 1800
+QUICK_SEED = 13
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_long(pytestconfig: pytest.Config) -> bool:
     """Whether this is the long form."""
     return bool(pytestconfig.getoption("chaos") == "long")
+
+
+@pytest.fixture
+def seed(is_long: bool) -> int:
+    """What chance begins with: anew each time in the long form, and as ever in the quick one."""
+    return secrets.randbits(32) if is_long else QUICK_SEED
 
 
 @pytest.fixture

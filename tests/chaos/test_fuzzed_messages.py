@@ -16,7 +16,7 @@ from contracts.names import DEATH_HEADER, REASON_HEADER
 from tests.chaos.fleet import Fleet
 from tests.chaos.fuzz import NUMBER_HEADER, Fuzzed, Fuzzer
 from tests.chaos.report import Report
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 #: Messages that are published side by side.
 PAGE = 100
@@ -74,7 +74,7 @@ async def publish(world: World, bot: str, messages: list[Fuzzed]) -> None:
                     exchange.publish(
                         Message(m.body, headers=m.headers, reply_to=m.reply_to, **m.properties),
                         bot,
-                        timeout=30,
+                        timeout=PATIENCE_S,
                     )
                     for m in messages[begin : begin + PAGE]
                 )
@@ -82,10 +82,9 @@ async def publish(world: World, bot: str, messages: list[Fuzzed]) -> None:
 
 
 async def test_every_fuzzed_message_is_answered_or_dead_lettered_and_no_worker_ends(
-    world: World, is_long: bool, report: Report
+    world: World, is_long: bool, seed: int, report: Report
 ) -> None:
     count = 10_000 if is_long else 500
-    seed = secrets.randbits(32)
     bot = await world.add_automation()
     await world.add_key(bot, "Primary")
     await world.start_accounting()
@@ -191,7 +190,7 @@ async def test_forged_addresses_cost_a_client_that_was_answered_before_nothing(w
     fleet = Fleet(world, wait_for_silence=True)
     await fleet.start()
     async with world.client(bot) as keyway, world.connection.channel() as channel:
-        await keyway.generate("/moderations", input="before", timeout=30)
+        await keyway.generate("/moderations", input="before", timeout=120)
         requests = await channel.get_exchange("requests", ensure=False)
         for number in range(5):
             forged = Message(
@@ -199,7 +198,7 @@ async def test_forged_addresses_cost_a_client_that_was_answered_before_nothing(w
             )
             await requests.publish(forged, bot)
             results = await asyncio.gather(
-                *(keyway.generate("/moderations", input=f"{number}/{n}", timeout=30) for n in range(10))
+                *(keyway.generate("/moderations", input=f"{number}/{n}", timeout=120) for n in range(10))
             )
             assert not any(result.replayed for result in results), "a reply was lost and sent again"
     fleet.assert_none_restarted()

@@ -7,7 +7,7 @@ from collections import Counter
 
 from contracts.messages import UsageRecorded
 from tests.chaos.report import Report
-from tests.harness import World
+from tests.harness import PATIENCE_S, World
 from tests.integration.test_accounting import event, publish
 
 #: Events that are published side by side.
@@ -33,7 +33,7 @@ async def test_the_totals_are_exact_though_accounting_is_killed_again_and_again(
             await asyncio.sleep(random.uniform(0, 0.5))  # the moment of its death
             await accounting.stop(signal.SIGKILL)
             rows_at_kill.append(len(await world.ledger(bot)))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await publishing
 
     rows = await world.accounted(bot, count)

@@ -27,7 +27,7 @@ A_CALL = 62_000
 
 async def ask(keyway: Keyway, user: str | None = None) -> GenerationResult:
     body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 20}]}
-    return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=60, user=user)
+    return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=120, user=user)
 
 
 async def ask_until_refused(
@@ -350,7 +350,7 @@ async def test_a_model_without_a_price_is_told_of_and_priced_by_hand(shared: Wor
 
     async def call(keyway: Keyway) -> GenerationResult:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-        return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=30)
+        return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=120)
 
     async with shared.client(bot) as keyway:
         assert (await call(keyway)).cost_nanousd == 0

@@ -16,7 +16,7 @@ from contracts import Keyway, Lease, PublishError, SyncKeyway, names
 from contracts.errors import InvalidReplyError, InvalidRequestError, KeywayError, NoUsableKeyError
 from contracts.messages import KeyLeaseRequest, UsageReported
 from contracts.sealing import SUITE, info
-from tests.harness import World
+from tests.harness import PATIENCE_S, World
 from tests.responder import Asked, Responder, failure
 
 API_KEY = "sk-lent"
@@ -163,7 +163,7 @@ async def test_a_report_says_what_was_used(unserved: World, bot: str) -> None:
                 first = await lease.report(**used)
                 assert await lease.report(**used, report_id="r-2", outcome="rate_limited") == "r-2"
             for report_id, outcome in ((first, "ok"), ("r-2", "rate_limited")):
-                message = await asyncio.wait_for(reports.get(), 30)
+                message = await asyncio.wait_for(reports.get(), PATIENCE_S)
                 assert (message.type, message.message_id) == (names.USAGE_REPORTED, report_id)
                 said = UsageReported.model_validate_json(message.body)
                 assert said.model_dump() == {

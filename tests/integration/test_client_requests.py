@@ -11,7 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from contracts import GenerationResult, Keyway, PublishError, ReplyTimeoutError, names
 from contracts.errors import ClientClosedError, InvalidReplyError, KeysExhaustedError
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.responder import Responder, failure
 
 CALLS = 1000
@@ -171,7 +171,7 @@ async def test_an_unauthorised_user_gets_a_clear_error(unserved: World) -> None:
     bot, other = await unserved.add_automation(), await unserved.add_automation()
     async with Keyway(unserved.url_of(bot), automation_id=other) as keyway:
         outcomes = await asyncio.wait_for(
-            asyncio.gather(*(ask(keyway) for _ in range(20)), return_exceptions=True), 30
+            asyncio.gather(*(ask(keyway) for _ in range(20)), return_exceptions=True), PATIENCE_S
         )
         assert {(type(outcome), str(outcome)) for outcome in outcomes} == {
             (PublishError, f"this user may not publish to {other}")

@@ -10,7 +10,7 @@ from tests.harness import World, eventually
 
 async def ask(keyway: Keyway, number: int) -> GenerationResult:
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"request {number}"}]
-    return await keyway.generate("/chat/completions", model="gpt-4o-mini", messages=messages, timeout=90)
+    return await keyway.generate("/chat/completions", model="gpt-4o-mini", messages=messages, timeout=120)
 
 
 async def close_connections(world: World) -> int:

@@ -37,7 +37,7 @@ async def test_a_budget_is_set_seen_to_be_spent_changed_and_removed(console: Con
 
         async def refused() -> bool:
             try:
-                await keyway.generate("/chat/completions", CHAT, timeout=20)
+                await keyway.generate("/chat/completions", CHAT, timeout=120)
             except BudgetExceededError:
                 return True
             return False
@@ -46,7 +46,7 @@ async def test_a_budget_is_set_seen_to_be_spent_changed_and_removed(console: Con
         named = f"/api/budgets?automation_id={bot}&window=month"
         await admin.do("DELETE", named, status=204)
         assert (await admin.call("DELETE", named)).status == 404
-        await keyway.generate("/chat/completions", CHAT, timeout=60)
+        await keyway.generate("/chat/completions", CHAT, timeout=120)
     await admin.do("DELETE", f"/api/budgets?automation_id={bot}&window=day&key=Primary", status=204)
     assert await console.viewer.get("/api/budgets", automation_id=bot) == []
 

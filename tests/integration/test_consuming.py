@@ -21,7 +21,7 @@ from infra.deliveries import Delivery
 from infra.errors import BrokerError
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.queue_declaration import declare_queue
-from tests.harness import Service, World, eventually
+from tests.harness import PATIENCE_S, Service, World, eventually
 from tests.lessee import add_bot, signed_in
 from tests.scraped import metrics_url, scrape
 from workers.generation.automation import Automation
@@ -194,7 +194,7 @@ async def test_every_queue_that_is_deleted_is_consumed_again(world: World) -> No
         await ready(service)
         assert service.process.returncode is None
     async with world.client(bot) as keyway:
-        result = await keyway.generate("/moderations", input="hello", timeout=60)
+        result = await keyway.generate("/moderations", input="hello", timeout=120)
         assert result.status == "succeeded"
     async with signed_in(world, bot) as lessee:
         await lessee.lease()
@@ -253,7 +253,7 @@ async def test_a_queue_of_another_kind_stops_its_automation_alone_until_it_is_go
 
     async with world.client(fine) as keyway:
         for _ in range(5):
-            assert (await keyway.generate("/moderations", input="x", timeout=60)).status == "succeeded"
+            assert (await keyway.generate("/moderations", input="x", timeout=120)).status == "succeeded"
     status, body = await readyz(worker)
     assert (status, body["status"], body["rabbitmq"], body["not_consumed_count"]) == (
         503,
@@ -276,7 +276,7 @@ async def test_a_queue_of_another_kind_stops_its_automation_alone_until_it_is_go
     await ready(worker)
     world.tokens[blocked] = await world.provisioner.tokens.create(blocked)
     async with world.client(blocked) as keyway:
-        assert (await keyway.generate("/moderations", input="x", timeout=60)).status == "succeeded"
+        assert (await keyway.generate("/moderations", input="x", timeout=120)).status == "succeeded"
 
 
 async def let_in_again(world: World, bot: str) -> None:
@@ -294,7 +294,7 @@ async def test_a_broker_that_was_rebuilt_empty_is_served_again_by_all_services_b
     async with world.client(bot) as keyway:
         results = keyway.results("nightly")
         waiting = asyncio.ensure_future(anext(results))
-        assert (await keyway.generate("/moderations", input="x", timeout=60)).status == "succeeded"
+        assert (await keyway.generate("/moderations", input="x", timeout=120)).status == "succeeded"
         await consumed(world, f"replies.{bot}.nightly", 1)
         await world.accounted(bot, 1)
         await world.admin.call("DELETE", "vhosts/{vhost}")
@@ -306,9 +306,9 @@ async def test_a_broker_that_was_rebuilt_empty_is_served_again_by_all_services_b
         for service in services:
             await ready(service)
         assert {queue["name"] for queue in await world.admin.queues()} >= {"dead", "dead.unanswered"}
-        assert (await keyway.generate("/moderations", input="y", timeout=60)).status == "succeeded"
+        assert (await keyway.generate("/moderations", input="y", timeout=120)).status == "succeeded"
         request_id = await keyway.submit("/moderations", name="nightly", input="z")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await waiting).request_id == request_id
         await results.aclose()
     async with signed_in(world, bot) as lessee:

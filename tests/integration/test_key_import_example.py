@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from contracts import Keyway
-from tests.harness import World
+from tests.harness import PATIENCE_S, World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "import_keys.py"
 
@@ -26,7 +26,7 @@ async def run(world: World, *arguments: str) -> tuple[int | None, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         stdout, stderr = await process.communicate()
     return process.returncode, stdout.decode(), stderr.decode()
 

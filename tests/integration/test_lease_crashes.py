@@ -13,7 +13,7 @@ from aio_pika import ExchangeType
 from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.messages import GenerationResult
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.lessee import (
     DIRECT,
     add_bot,
@@ -102,10 +102,10 @@ async def test_a_request_that_is_delivered_again_when_its_lease_is_over_gets_no_
             await bot.send({}, reply_to=DIRECT, message_id="m-1", correlation_id="c-1")
             bot.replies["c-1"] = asyncio.get_running_loop().create_future()
             repeated = bot.replies["c-1"]
-            delivery = await queue.get(timeout=60)
+            delivery = await queue.get(timeout=PATIENCE_S)
             await delivery.nack(requeue=True)
         await world.start_leasing()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             reply = await repeated
         result = GenerationResult.model_validate_json(reply.body)
         assert result.error is not None

@@ -11,7 +11,7 @@ import pytest
 from contracts.errors import InvalidRequestError, KeysExhaustedError
 from contracts.messages import GenerationResult, KeyLease
 from contracts.sealing import Recipient
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.lessee import (
     add_bot,
     assert_books_are_even,
@@ -219,7 +219,7 @@ async def test_a_lease_goes_to_a_queue_of_the_automation_too_and_is_never_persis
     async with signed_in(leasing, name) as bot:
         queue = await bot.channel.declare_queue(f"replies.{name}.keys", exclusive=True)
         await bot.send({}, reply_to=queue.name, message_id="m-1", correlation_id="c-1")
-        replies = queue.iterator(timeout=60)
+        replies = queue.iterator(timeout=PATIENCE_S)
         reply = await anext(replies)
         assert (reply.correlation_id, reply.message_id, reply.delivery_mode) == ("c-1", "m-1", 1)
         assert reply.expiration

@@ -26,7 +26,7 @@ async def test_a_thousand_requests_are_all_answered_spread_over_the_keys_and_boo
                         "/chat/completions",
                         model="gpt-4o-mini",
                         messages=[{"role": "user", "content": f"request {number}"}],
-                        timeout=90,
+                        timeout=120,
                     )
                     for number in range(REQUESTS_EACH)
                 )

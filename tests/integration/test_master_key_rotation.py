@@ -30,7 +30,7 @@ class Load:
     async def _ask(self, bot: str) -> None:
         async with self._world.client(bot) as keyway:
             while not self._over.is_set():
-                result = await keyway.generate("/moderations", input="hello", timeout=60)
+                result = await keyway.generate("/moderations", input="hello", timeout=120)
                 self.statuses.append(result.status)
 
     async def more(self, count: int) -> None:

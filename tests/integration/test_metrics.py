@@ -23,7 +23,7 @@ TIMES = ("queue", "key_wait", "provider", "back_off", "overhead")
 
 async def ask(keyway: Keyway, text: str, model: str = "gpt-4o-mini") -> str:
     messages = [{"role": "user", "content": text}]
-    result = await keyway.generate("/chat/completions", model=model, messages=messages, timeout=60)
+    result = await keyway.generate("/chat/completions", model=model, messages=messages, timeout=120)
     return result.status
 
 

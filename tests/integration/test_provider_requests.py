@@ -91,10 +91,10 @@ async def test_nothing_in_a_process_environment_goes_with_a_key_or_changes_where
     messages = [{"role": "user", "content": "hello"}]
     async with world.client(bot) as keyway:
         plain = await keyway.generate(
-            "/chat/completions", model="gpt-4o-mini", messages=messages, timeout=60, request_id="r-plain"
+            "/chat/completions", model="gpt-4o-mini", messages=messages, timeout=120, request_id="r-plain"
         )
         asked = keyway.stream(
-            "/chat/completions", model="gpt-4o-mini", messages=messages, timeout=60, request_id="r-stream"
+            "/chat/completions", model="gpt-4o-mini", messages=messages, timeout=120, request_id="r-stream"
         )
         async with asked as stream:
             chunks = [chunk async for chunk in stream]
@@ -136,7 +136,7 @@ async def test_the_environments_proxy_is_used_where_a_setting_says_so(
     await world.keys.add(bot, "Primary", SecretStr(SECRET), base_url="http://provider.invalid/v1")
     await world.start("worker", ready="worker_ready", clock_offset_s=0, **environment)
     async with world.client(bot) as keyway:
-        result = await keyway.generate("/moderations", input="hello", timeout=60)
+        result = await keyway.generate("/moderations", input="hello", timeout=120)
     assert result.status == "succeeded"
     status, *_ = await world.cli("keys", "check", bot, **environment)
     assert status == 0

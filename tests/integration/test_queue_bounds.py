@@ -59,7 +59,7 @@ async def test_an_automation_that_floods_with_large_messages_is_refused_while_an
             return any(task.done() for task in asking)
 
         await eventually(is_refused, "a refusal")
-        result = await keyway.generate("/moderations", input=LARGE, timeout=60)
+        result = await keyway.generate("/moderations", input=LARGE, timeout=120)
         assert result.status == "succeeded"
         done, waiting = await asyncio.wait(asking, timeout=0)
         for task in waiting:

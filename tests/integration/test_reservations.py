@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.mongo import Document, Mongo, connect
-from tests.harness import eventually
+from tests.harness import PATIENCE_S, eventually
 from workers.keys import automation_keys, blocks
 from workers.keys.blocks import PART
 from workers.keys.health import Sample
@@ -406,7 +406,7 @@ async def test_calls_that_wait_for_a_slot_hold_no_reservation(
     )
     ask = Ask(MODEL, 10, deadline=keys.now() + 60)
     waiting = [asyncio.create_task(keys.reserve(full["automation_id"], ask)) for _ in range(2 * most)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(call(busy) for _ in range(calls)), *(call(other) for _ in range(5)))
     for task in waiting:
         task.cancel()

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts import names
 from contracts.messages import GenerationChunk, GenerationResult
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 WORDS = "one two three four five six seven eight nine ten"
 
@@ -236,7 +236,7 @@ async def test_a_slow_reader_slows_the_provider_down_and_loses_nothing(shared: W
 
         await eventually(is_full, "a reply queue that is full")
         indices = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             async with queue.iterator(no_ack=True) as messages:
                 async for message in messages:
                     if message.type == names.GENERATION_RESULT:

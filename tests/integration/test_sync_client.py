@@ -10,7 +10,7 @@ import pytest
 
 from contracts import GenerationError, Progress, PublishError, SyncKeyway
 from contracts.errors import ClientClosedError, NoKeysError
-from tests.harness import World
+from tests.harness import PATIENCE_S, World
 from tests.responder import Responder
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one tw
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run a blocking program, as it would run by itself."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_S):
         return await asyncio.to_thread(work)
 
 

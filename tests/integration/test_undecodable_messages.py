@@ -97,7 +97,7 @@ async def serves(world: World, bot: str) -> None:
     """Assert that requests of an automation are answered."""
     async with world.client(bot) as keyway:
         for number in range(3):
-            result = await keyway.generate("/moderations", input=f"hello {number}", timeout=30)
+            result = await keyway.generate("/moderations", input=f"hello {number}", timeout=120)
             assert result.status == "succeeded"
 
 

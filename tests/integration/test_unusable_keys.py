@@ -43,7 +43,7 @@ async def sealed(world: World, bot: str, alias: str, secret: str) -> dict[str, A
 
 
 async def generate(keyway: Keyway) -> str | None:
-    result = await keyway.generate("/chat/completions", model="gpt-4o-mini", messages=HELLO, timeout=60)
+    result = await keyway.generate("/chat/completions", model="gpt-4o-mini", messages=HELLO, timeout=120)
     return result.key_alias
 
 
@@ -67,7 +67,7 @@ async def test_a_key_that_no_call_can_be_made_with_is_stopped_and_the_next_one_s
     await edit(shared, bot, "Whole", tier=1)
     async with shared.client(bot) as keyway:
         if is_stream:
-            asked = keyway.stream("/chat/completions", model="gpt-4o-mini", messages=HELLO, timeout=60)
+            asked = keyway.stream("/chat/completions", model="gpt-4o-mini", messages=HELLO, timeout=120)
             async with asked as stream:
                 async for _ in stream:
                     pass

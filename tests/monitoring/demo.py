@@ -64,6 +64,6 @@ class Demo:
     async def _ask(self, keyway: Keyway, model: str) -> None:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
         try:
-            await keyway.generate("/chat/completions", body, timeout=60)
+            await keyway.generate("/chat/completions", body, timeout=120)
         except GenerationError as error:
             raise AssertionError(f"{model}: {error}") from error

@@ -202,8 +202,9 @@ def comes_back_at(key: Key, available: float, now: float) -> float:
     """When to ask again for a key that will be available then; where nobody knows, when it is tried next."""
     if math.isfinite(available):
         return available
-    moments = [moment for moment in (key.probe_at, key.cooled_until) if moment is not None and moment > now]
-    return max(moments, default=math.inf)
+    # One that is left out until a probe is not back when its cooldown is over.
+    tries = (key.probe_at,) if key.is_failing() else (key.probe_at, key.cooled_until)
+    return max((moment for moment in tries if moment is not None and moment > now), default=math.inf)
 
 
 def _model_available_at(key: Key, tokens: int, model: str | None, now: float) -> float:

@@ -185,6 +185,8 @@ def test_a_spent_quota_comes_back_when_it_is_tried_next() -> None:
     assert comes_back_at(key, math.inf, NOW) == NOW + 60
     assert comes_back_at(key, NOW + 5, NOW) == NOW + 5
     assert comes_back_at(make_key(status="exhausted"), math.inf, NOW) == math.inf
+    failing = make_key(status="error", cause="failing", cooled_until=NOW + 30)
+    assert comes_back_at(failing, math.inf, NOW) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,11 @@ def test_every_ask_is_reserved_refused_put_off_or_looked_at_again(
     assert (planned.look_again_at is None) is not bool(waiting)
     if planned.look_again_at is not None:
         assert NOW <= planned.look_again_at <= min(asks[index].deadline for index in waiting)
+    # Nobody waits for a quota, of which nobody knows when it is back.
+    lacks_quota = any(key.lacks_quota(NOW) for key in keys)
     for index, refusal in planned.refuse.items():
-        # Nobody waits for a quota, of which nobody knows when it is back.
-        earliest = NOW if refusal.reason is RefusalReason.KEYS_EXHAUSTED else asks[index].deadline
+        is_exhausted = lacks_quota or refusal.reason is RefusalReason.KEYS_EXHAUSTED
+        earliest = NOW if is_exhausted else asks[index].deadline
         assert refusal.retry_at is None or refusal.retry_at >= earliest
     for index, later in planned.put_off.items():
         assert max(NOW, asks[index].patience_until) <= max(NOW, later.at) <= asks[index].deadline
