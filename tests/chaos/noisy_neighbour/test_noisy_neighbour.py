@@ -53,7 +53,6 @@ async def neighbourhood(
         watch = ServicesWatch(world, bot)
         yield Neighbourhood(world, ordinary, provider, watch)
         await world.assert_books_equal_journal(bot)
-        await watch.assert_nothing_redelivered(len(ordinary.asked))
 
 
 def test_there_are_sixty_acts_each_of_its_own_name() -> None:
@@ -83,4 +82,3 @@ async def test_an_ordinary_automation_notices_nothing_of(
     await watch.assert_calm()
     ordinary.assert_answered_once(since)
     await ordinary.assert_books(since)
-    await watch.assert_nothing_redelivered()
