@@ -74,7 +74,7 @@ STANDING = st.fixed_dictionaries(
 
 
 @given(standing=STANDING, held=AMOUNT, costs=st.lists(AMOUNT, min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_mongodb_admits_what_the_budget_says_fits(
     mongo: Mongo, standing: Document, held: int, costs: list[int]
 ) -> None:

@@ -98,8 +98,7 @@ class ServicesWatch:
         except ValueError:
             return bool(line.strip())
         if event["event"] == "queues_not_consumed":
-            # That RabbitMQ delivered a request again shows nothing: it gives back what is on its way to a
-            # consumer that a worker replaces by one with a larger prefetch.
+            # RabbitMQ's count of redeliveries would not do: it grows by a lane's larger prefetch, too.
             return names.lane_queue(self.ordinary) in event["queues"]
         whose = event.get("automation_id")
         if whose not in {None, self.ordinary}:
