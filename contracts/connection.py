@@ -77,6 +77,29 @@ async def close(what: AbstractChannel | AbstractConnection) -> None:
         await on_channel(what.close(ChannelInvalidStateError("closed by the client")))
 
 
+async def open_connection(url: URL) -> AbstractConnection:
+    """Open a connection, which does not come back by itself.
+
+    Args:
+        url: AMQP address with a user and a password.
+
+    Raises:
+        AMQPError: the broker refuses.
+        OSError: it can't be reached, or does not answer in time.
+    """
+    connection = Connection(url)
+    try:
+        async with asyncio.timeout(BROKER_TIMEOUT_S):
+            await on_channel(connection.connect())
+    except ChannelLostError as error:
+        lost = error.__cause__ or ConnectionError("it ended while it was opened")
+        raise lost from lost.__cause__
+    except BaseException:
+        await close(connection)
+        raise
+    return connection
+
+
 def why_untrusted(error: BaseException) -> str | None:
     """What is wrong with the broker's certificate, where that is why it could not be connected to."""
     cause: BaseException | None = error
@@ -227,26 +250,13 @@ class BrokerConnection:
         """Connect as the user whom the broker takes with this token; it is tried first the next time."""
         for user in self._users:
             try:
-                connection = await self._connect_as(user)
+                connection = await open_connection(self._url if user is None else self._url.with_user(user))
             except REFUSED as error:
                 refusal = error
             else:
                 self._users = (user, *(other for other in self._users if other != user))
                 return connection
         raise refusal
-
-    async def _connect_as(self, user: str | None) -> AbstractConnection:
-        connection = Connection(self._url if user is None else self._url.with_user(user))
-        try:
-            async with asyncio.timeout(BROKER_TIMEOUT_S):
-                await on_channel(connection.connect())
-        except ChannelLostError as error:
-            lost = error.__cause__ or ConnectionError("it ended while it was opened")
-            raise lost from lost.__cause__
-        except BaseException:
-            await close(connection)
-            raise
-        return connection
 
 
 def _not_connected(error: Exception) -> None:

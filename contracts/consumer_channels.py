@@ -39,10 +39,16 @@ class ConsumerChannel:
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
+        self._is_given_up = False
         self._ended: dict[str, Callable[[Exception], None]] = {}
         self._starting = asyncio.Lock()
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is closed, or the broker did not answer on it."""
+        return self._is_given_up or self.channel.is_closed
 
     async def consume(
         self, queue: str, tag: str, take: Take, ended: Callable[[Exception], None], *, no_ack: bool
@@ -63,7 +69,7 @@ class ConsumerChannel:
                 closed before.
         """
         async with self._starting:
-            if self.channel.is_closed:
+            if self.is_lost:
                 raise ChannelLostError
             self._ended[tag] = ended
             try:
@@ -72,8 +78,11 @@ class ConsumerChannel:
                         queue, take, consumer_tag=tag, no_ack=no_ack, timeout=BROKER_TIMEOUT_S
                     )
                 )
-            except BaseException:
+            except BaseException as error:
                 self._ended.pop(tag, None)
+                if isinstance(error.__cause__, TimeoutError):
+                    # aiormq sends nothing more on it, and does not count it as closed.
+                    self._lose(ChannelLostError("another consumer was not answered"))
                 raise
 
     async def cancel(self, tag: str) -> None:
@@ -90,9 +99,13 @@ class ConsumerChannel:
             ended(ConsumerCancelledError("the broker cancelled the consumer"))
 
     def _on_closed(self, closing: asyncio.Future[None]) -> None:
-        ended, self._ended = self._ended, {}
         lost = ChannelLostError("the channel was closed")
         lost.__cause__ = None if closing.cancelled() else closing.exception()
+        self._lose(lost)
+
+    def _lose(self, lost: ChannelLostError) -> None:
+        self._is_given_up = True
+        ended, self._ended = self._ended, {}
         for tell in ended.values():
             tell(lost)
 
@@ -114,10 +127,6 @@ class ConsumerChannels:
         channels = (consuming.channel for consuming in self._by_prefetch.values())
         return (channel for channel in channels if not channel.is_closed)
 
-    def apart(self) -> ConsumerChannels:
-        """Others, for a consumer that must not harm those that share these."""
-        return ConsumerChannels(self._open)
-
     async def get(self, prefetch: int) -> ConsumerChannel:
         """The open channel whose consumers get so many messages ahead of their acknowledgements.
 
@@ -126,7 +135,7 @@ class ConsumerChannels:
         """
         async with self._opening:
             found = self._by_prefetch.get(prefetch)
-            if found is None or found.channel.is_closed:
+            if found is None or found.is_lost:
                 channel = await self._open()
                 try:
                     await on_channel(channel.basic_qos(prefetch_count=prefetch, timeout=BROKER_TIMEOUT_S))

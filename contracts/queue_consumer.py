@@ -3,8 +3,8 @@
 A queue that was deleted, a consumer that the broker cancelled, a lost channel or connection and a rebuilt,
 empty broker are ordinary events here: the queue is declared and consumed again, after a pause that grows
 while that fails. Two rules keep one queue's trouble from others. A queue is declared on a channel of its own,
-which may be lost. And a queue that RabbitMQ refuses to have consumed, which closes the channel, is tried
-again on channels that no other queue uses.
+which may be lost. And it is proved, where others could be harmed, before it is consumed beside them: RabbitMQ
+closes the channel of a consumer that it refuses, and may close a connection over one that it can't start.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aiormq.exceptions import AMQPChannelError
-
 from contracts.connection import ChannelLostError
 from contracts.consumer_channels import ConsumerCancelledError
 from contracts.retrying import retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from aiormq.abc import AbstractConnection
 
     from contracts.consumer_channels import ConsumerChannel, ConsumerChannels, Receive
 
@@ -68,6 +68,9 @@ class QueueConsumer:
         channels: where it is consumed.
         declare: makes the queue if it is not there. It raises `ChannelLostError` or `TimeoutError` where that
             may pass, and uses no channel that others use.
+        prove: finds out, where that harms no other queue, whether a consumer of it would be started, and
+            raises as `declare` does. It is called before the queue's first consumer on a connection, and
+            after one that failed; None: the queue shares nothing with others.
         receive: called with the channel before each consumer is started. After a broker's cancel that is the
             same channel as before, on which what was delivered may still be acknowledged.
         prefetch: messages that the broker sends ahead of their acknowledgements; None: it is paused.
@@ -82,6 +85,7 @@ class QueueConsumer:
         *,
         channels: ConsumerChannels,
         declare: Callable[[], Awaitable[None]],
+        prove: Callable[[], Awaitable[None]] | None = None,
         receive: Receive,
         prefetch: int | None,
         no_ack: bool = False,
@@ -93,6 +97,7 @@ class QueueConsumer:
         self.tried = asyncio.Event()
         self._channels = channels
         self._declare = declare
+        self._prove = prove
         self._receive = receive
         self._prefetch = prefetch
         self._no_ack = no_ack
@@ -100,7 +105,7 @@ class QueueConsumer:
         self._note = note
         self._current: _Consumption | None = None
         self._is_declared = False
-        self._is_apart = False
+        self._proved_on: AbstractConnection | None = None
         self._is_ending = False
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -190,6 +195,9 @@ class QueueConsumer:
         if not self._is_declared:
             await self._declare()
         channel = await self._channels.get(prefetch)
+        if self._prove is not None and self._proved_on is not channel.channel.connection:
+            await self._prove()
+            self._proved_on = channel.channel.connection
         if prefetch != self._prefetch:
             return
         self._stopped.clear()
@@ -203,9 +211,8 @@ class QueueConsumer:
                 no_ack=self._no_ack,
             )
         except BaseException as error:
+            self._proved_on = None
             self._on_end(started, error)
-            if isinstance(error.__cause__, AMQPChannelError | TimeoutError):
-                self._stay_apart()
             raise
         if started.over is None:
             self._is_declared = True
@@ -229,11 +236,6 @@ class QueueConsumer:
         else:
             self._current = None
             self._stopped.set()
-
-    def _stay_apart(self) -> None:
-        if not self._is_apart:
-            self._is_apart = True
-            self._channels = self._channels.apart()
 
     def _on_end(self, consumption: _Consumption, reason: BaseException) -> None:
         if consumption is self._current and consumption.over is None:

@@ -1,32 +1,37 @@
 """Publishing with confirms where each microsecond counts, and where one publisher's message harms no other's.
 
 Messages share a channel. RabbitMQ closes the channel over a message that is too large for it, and all that is
-under way on it has to be sent again; so a large one has a channel to itself.
+under way on it has to be sent again; so a large one has a channel to itself. The first message to a queue has
+one, too (`infra.proved_queues`).
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import cast
 
 from aio_pika.abc import AbstractRobustChannel
 from aiormq import Channel
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from pamqp.commands import Basic
 
 from contracts.message_size import SHARED_BYTES, SizeLimit
 from infra.background_tasks import BackgroundTasks
 from infra.confirmed_channel import ConfirmedChannel
+from infra.proved_queues import ProvedQueues
 from infra.underlay_channel import underlay
 
 #: How long a confirm may take, in seconds.
 CONFIRM_TIMEOUT_S = 30.0
-#: Large messages under way at once; further ones wait.
-MOST_LARGE = 64
-#: Channels that are kept open for the next large messages.
+#: Large messages under way at once, and first ones; further ones wait.
+MOST_APART = 64
+#: Channels that are kept open for the next such messages.
 MOST_IDLE = 4
+#: The exchange that passes a message to the queue with the name of its routing key.
+DEFAULT_EXCHANGE = ""
 
 
 class ConfirmedPublishing:
@@ -42,7 +47,9 @@ class ConfirmedPublishing:
         self.size = size or SizeLimit()
         self._channel = channel
         self._shared: ConfirmedChannel | None = None
-        self._slots = asyncio.Semaphore(MOST_LARGE)
+        self._proved = ProvedQueues()
+        self._large = asyncio.Semaphore(MOST_APART)
+        self._first = asyncio.Semaphore(MOST_APART)
         self._idle: list[ConfirmedChannel] = []
         self._closing = BackgroundTasks("publishing")
         self._ids = (f"{secrets.token_hex(8)}-{number}" for number in count())
@@ -70,22 +77,40 @@ class ConfirmedPublishing:
         self.size.check(size)
         properties.message_id = properties.message_id or next(self._ids)
         shared = self._shared
-        if size > SHARED_BYTES:
-            async with self._apart() as channel:
-                await self._publish(channel, body, properties, exchange, routing_key, mandatory=mandatory)
-            return
         if shared is None or shared.is_closed:
             shared = self._shared = ConfirmedChannel(await underlay(self._channel))
-        await self._publish(shared, body, properties, exchange, routing_key, mandatory=mandatory)
+            self._proved = ProvedQueues()
+        proved = self._proved
+        publish = partial(
+            self._publish,
+            body=body,
+            properties=properties,
+            exchange=exchange,
+            routing_key=routing_key,
+            mandatory=mandatory,
+        )
+        # Nobody blocks a channel at a direct address, which is all that is not mandatory here.
+        if mandatory and exchange == DEFAULT_EXCHANGE and routing_key not in proved:
+            await proved.wait(routing_key)
+            if routing_key not in proved:
+                with proved.first(routing_key):
+                    async with self._first, self._apart() as channel:
+                        await publish(channel)
+                return
+        if size > SHARED_BYTES:
+            async with self._large, self._apart() as channel:
+                await publish(channel)
+        else:
+            await publish(shared)
 
     async def _publish(
         self,
         channel: ConfirmedChannel,
+        *,
         body: bytes,
         properties: Basic.Properties,
         exchange: str,
         routing_key: str,
-        *,
         mandatory: bool,
     ) -> None:
         try:
@@ -105,18 +130,23 @@ class ConfirmedPublishing:
 
     @asynccontextmanager
     async def _apart(self) -> AsyncIterator[ConfirmedChannel]:
-        """A channel for one message; it is closed where that fails, since the message may be half written."""
-        async with self._slots:
-            channel = await self._unused()
-            try:
-                yield channel
-            except BaseException:
-                self._closing.start("close", _close(channel))
-                raise
-            if len(self._idle) < MOST_IDLE:
-                self._idle.append(channel)
-            else:
-                self._closing.start("close", _close(channel))
+        """A channel for one message; it is closed where no answer comes: the message may be half written."""
+        channel = await self._unused()
+        try:
+            yield channel
+        except DeliveryError:
+            self._put_back(channel)
+            raise
+        except BaseException:
+            self._closing.start("close", _close(channel))
+            raise
+        self._put_back(channel)
+
+    def _put_back(self, channel: ConfirmedChannel) -> None:
+        if len(self._idle) < MOST_IDLE:
+            self._idle.append(channel)
+        else:
+            self._closing.start("close", _close(channel))
 
     async def _unused(self) -> ConfirmedChannel:
         while self._idle:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from aio_pika.abc import AbstractRobustConnection
@@ -16,8 +16,12 @@ from contracts.consumer_channels import ConsumerChannels, Receive
 from contracts.queue_consumer import PASSING, QueueConsumer, said_of
 from infra.background_tasks import BackgroundTasks
 from infra.broker import restore_topology, try_topology
+from infra.consumer_trials import ConsumerTrials
 from infra.outgoing_frames import OutgoingFrames
 from infra.queue_declaration import DeclaredQueue, declare_queue, open_channel
+
+if TYPE_CHECKING:
+    from aio_pika import RobustConnection
 
 log = structlog.get_logger()
 
@@ -55,6 +59,7 @@ class Consuming:
         self._connection = connection
         self._tasks = BackgroundTasks("consuming")
         self._declaring = asyncio.Semaphore(MOST_DECLARED)
+        self._trials = ConsumerTrials(cast("RobustConnection", connection).url)
         self._running: dict[QueueConsumer, tuple[str, asyncio.Task[None]]] = {}
         self._kinds: set[str] = set()
         self._channels: list[ConsumerChannels] = []
@@ -115,6 +120,7 @@ class Consuming:
             queue.name,
             channels=channels or self.channels(),
             declare=partial(self._declare, queue, with_topology=with_topology),
+            prove=partial(self._trials.consume, queue.name),
             receive=receive,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -140,6 +146,7 @@ class Consuming:
         """Consume nothing any more, and have all acknowledgements written."""
         await asyncio.gather(*(self.end(consumer) for consumer in list(self._running)))
         await self._tasks.close()
+        await self._trials.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_TIMEOUT_S):
                 for channel in chain.from_iterable(self._channels):

@@ -35,6 +35,12 @@ async def publish(to: ConfirmedPublishing, queue: str, body: bytes, message_id: 
     await to.publish(body, properties, exchange="", routing_key=queue, mandatory=True)
 
 
+async def publish_nowhere(to: ConfirmedPublishing, message_id: str) -> None:
+    """Publish, on the channel that is shared, what is returned."""
+    properties = Basic.Properties(message_id=message_id)
+    await to.publish(b"", properties, exchange="amq.direct", routing_key="nowhere", mandatory=True)
+
+
 async def test_each_of_those_under_way_gets_its_own_answer(connection: AbstractRobustConnection) -> None:
     channel = await connection.channel()
     queue = await channel.declare_queue(exclusive=True)
@@ -80,13 +86,15 @@ async def test_what_is_not_confirmed_in_time_is_said_to_be_so_and_the_channel_go
 ) -> None:
     queue = await (await connection.channel()).declare_queue(exclusive=True)
     to = await publishing(connection)
+    await publish(to, queue.name, b"before", "before")
     with monkeypatch.context() as patched:
         patched.setattr(module, "CONFIRM_TIMEOUT_S", 0)
-        for address in (queue.name, "nowhere"):
-            with pytest.raises(TimeoutError):
-                await publish(to, address, b"late", "late")
+        with pytest.raises(TimeoutError):
+            await publish(to, queue.name, b"late", "late")
+        with pytest.raises(TimeoutError):
+            await publish_nowhere(to, "late")
     await publish(to, queue.name, b"in time", "in time")
-    assert [(await queue.get(no_ack=True)).body for _ in range(2)] == [b"late", b"in time"]
+    assert [(await queue.get(no_ack=True)).body for _ in range(3)] == [b"before", b"late", b"in time"]
 
 
 async def test_a_channel_that_closes_fails_what_is_under_way_and_its_successor_serves(
@@ -164,7 +172,7 @@ async def test_a_return_that_nobody_waits_for_any_more_is_no_error_and_no_other_
     queue = await (await connection.channel()).declare_queue(exclusive=True)
     to = await publishing(connection)
     await publish(to, queue.name, b"before")
-    given_up = asyncio.create_task(publish(to, "nowhere", b"", "one-id"))
+    given_up = asyncio.create_task(publish_nowhere(to, "one-id"))
     await asyncio.sleep(0)
     given_up.cancel()
     await publish(to, queue.name, b"after", "one-id")
@@ -189,7 +197,7 @@ async def test_a_return_that_comes_just_when_its_publisher_is_cancelled_ends_no_
         has_come.set()
 
     monkeypatch.setattr(returnable, "_read", cancel_first)
-    given_up = asyncio.create_task(publish(to, "nowhere", b"", "one-id"))
+    given_up = asyncio.create_task(publish_nowhere(to, "one-id"))
     async with asyncio.timeout(PATIENCE_S):
         await has_come.wait()
     await publish(to, queue.name, b"after")

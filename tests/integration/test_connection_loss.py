@@ -18,6 +18,7 @@ async def close_connections(world: World) -> int:
     listed = await world.admin.call("GET", "vhosts/{vhost}/connections")
     for connection in listed:
         name = quote(connection["name"], safe="")
+        # One for trials may be gone meanwhile.
         await world.admin.call("DELETE", f"connections/{name}", may_be_missing=True)
     return len(listed)
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import aiohttp
 import pytest
 from aio_pika import Message, connect_robust
 from aio_pika.abc import AbstractRobustConnection
@@ -21,9 +20,10 @@ from infra.deliveries import Delivery
 from infra.errors import BrokerError
 from infra.provision import AUTOMATION_DEFAULTS
 from infra.queue_declaration import declare_queue
-from tests.harness import PATIENCE_S, Service, World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.lessee import add_bot, signed_in
-from tests.scraped import metrics_url, scrape
+from tests.readiness import ready, readyz, troubles
+from tests.scraped import scrape
 from workers.generation.automation import Automation
 from workers.generation.lanes import Lanes
 from workers.keys.pool import KeyPool
@@ -48,25 +48,6 @@ async def consumed(world: World, prefix: str, count: int) -> None:
             return False
 
     await eventually(there, f"{count} consumers of {prefix}")
-
-
-async def readyz(service: Service) -> tuple[int, dict[str, Any]]:
-    url = metrics_url(service).replace("/metrics", "/readyz")
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        return response.status, await response.json()
-
-
-async def ready(service: Service) -> None:
-    async def is_ready() -> bool:
-        return (await readyz(service))[0] == 200
-
-    await eventually(is_ready, "a service that is ready")
-
-
-def troubles(service: Service, queue: str) -> list[dict[str, Any]]:
-    """What a service logged of a queue that it could not consume."""
-    events = service.events()
-    return [e for e in events if e["event"] == "queues_not_consumed" and queue in e["queues"]]
 
 
 class Handler:
@@ -134,6 +115,17 @@ async def test_a_deleted_lane_is_made_and_consumed_again_and_other_lanes_keep_wh
         assert list(lanes._channels) == [channel]
     assert sorted(map(str, handler.ids)) == ["after", "after", "again", "held", "held"]
     assert not any(message.redelivered for message in handler.taken)
+
+
+async def test_requests_that_wait_are_delivered_once_when_their_lane_is_consumed(unserved: World) -> None:
+    bot = await unserved.add_automation()
+    for message_id in ("1", "2", "3"):
+        await publish(unserved.connection, bot, message_id)
+    handler = Handler()
+    async with served_lanes(unserved, handler, bot):
+        await handler.has(3)
+    assert handler.ids == ["1", "2", "3"]
+    assert not any(message.redelivered for message in handler.taken), "a trial of the lane took none"
 
 
 async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_tried(world: World) -> None:

@@ -13,6 +13,7 @@ from aio_pika import ExchangeType
 from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.messages import GenerationResult
+from infra.consumer_trials import TRIALS
 from tests.harness import PATIENCE_S, World, eventually
 from tests.lessee import (
     DIRECT,
@@ -140,8 +141,9 @@ async def test_new_automations_are_served_without_a_restart_and_after_a_lost_con
 
         async def are_listed() -> bool:
             listed = await world.admin.call("GET", "vhosts/{vhost}/connections")
-            named = ("keyway leasing ", "keyway leases ")
-            ours[:] = [c["name"] for c in listed if c.get("user_provided_name", "").startswith(named)]
+            named = {c.get("user_provided_name", ""): c["name"] for c in listed}
+            kept = ("keyway leasing ", "keyway leases ")
+            ours[:] = [named[name] for name in named if name.startswith(kept) and not name.endswith(TRIALS)]
             return len(ours) == 2
 
         await eventually(are_listed, "the worker's connections in the management API")

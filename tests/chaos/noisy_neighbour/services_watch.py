@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
 from contracts import names
+from infra.consumer_trials import TRIALS
 from infra.settings import Settings
 from tests.chaos.noisy_neighbour.ordinary import ID_PREFIX
 from tests.harness import Service, World, eventually
@@ -132,4 +133,9 @@ class ServicesWatch:
             return found.keys() <= by_port.keys()
 
         await eventually(listed, "all connections in the management API")
-        return [found[port] for port, name in by_port.items() if port in found and not name.startswith(APART)]
+        return [found[port] for port, name in by_port.items() if port in found and not _is_apart(name)]
+
+
+def _is_apart(name: str) -> bool:
+    """Whether a connection of that name is there for a while only."""
+    return name.startswith(APART) or name.endswith(TRIALS)
