@@ -13,7 +13,9 @@ import asyncio
 import secrets
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from aiormq.exceptions import AMQPChannelError
 
 from contracts.connection import ChannelLostError
 from contracts.consumer_channels import ConsumerCancelledError
@@ -43,6 +45,21 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, PASSING)
 
 
+class Prove(Protocol):
+    """Finds out, where that harms no other queue, whether RabbitMQ would start a consumer of a queue."""
+
+    async def __call__(self, *, is_doubtful: bool) -> None:
+        """Raise what may pass if it would not.
+
+        Args:
+            is_doubtful: whether RabbitMQ did not start the last one.
+
+        Raises:
+            ChannelLostError: the broker refuses, does not answer, or is away.
+            TimeoutError: likewise.
+        """
+
+
 class _Consumption:
     """One consumer, from its start to its end."""
 
@@ -68,9 +85,8 @@ class QueueConsumer:
         channels: where it is consumed.
         declare: makes the queue if it is not there. It raises `ChannelLostError` or `TimeoutError` where that
             may pass, and uses no channel that others use.
-        prove: finds out, where that harms no other queue, whether a consumer of it would be started, and
-            raises as `declare` does. It is called before the queue's first consumer on a connection, and
-            after one that failed; None: the queue shares nothing with others.
+        prove: called before the queue's first consumer on a connection, and after one that failed; None: the
+            queue shares nothing with others.
         receive: called with the channel before each consumer is started. After a broker's cancel that is the
             same channel as before, on which what was delivered may still be acknowledged.
         prefetch: messages that the broker sends ahead of their acknowledgements; None: it is paused.
@@ -85,7 +101,7 @@ class QueueConsumer:
         *,
         channels: ConsumerChannels,
         declare: Callable[[], Awaitable[None]],
-        prove: Callable[[], Awaitable[None]] | None = None,
+        prove: Prove | None = None,
         receive: Receive,
         prefetch: int | None,
         no_ack: bool = False,
@@ -106,6 +122,7 @@ class QueueConsumer:
         self._current: _Consumption | None = None
         self._is_declared = False
         self._proved_on: AbstractConnection | None = None
+        self._is_doubtful = False
         self._is_ending = False
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -195,11 +212,39 @@ class QueueConsumer:
         if not self._is_declared:
             await self._declare()
         channel = await self._channels.get(prefetch)
-        if self._prove is not None and self._proved_on is not channel.channel.connection:
-            await self._prove()
-            self._proved_on = channel.channel.connection
-        if prefetch != self._prefetch:
+        try:
+            started = await self._start(channel, prefetch)
+        except ChannelLostError as error:
+            self._is_doubtful |= isinstance(error.__cause__, AMQPChannelError | TimeoutError)
+            raise
+        if started is None:
             return
+        self._is_doubtful = False
+        if started.over is None:
+            self._is_declared = True
+            self.trouble = None
+        self.tried.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STEADY_S):
+                await self._changed.wait()
+        if started.over is not None:
+            raise started.over
+
+    async def _start(self, channel: ConsumerChannel, prefetch: int) -> _Consumption | None:
+        """Prove the queue where that is due, and start a consumer.
+
+        Returns:
+            The consumer; None where another prefetch is wanted meanwhile.
+
+        Raises:
+            ChannelLostError: the broker refuses, does not answer, or is away.
+        """
+        connection = channel.channel.connection
+        if self._prove is not None and self._proved_on is not connection:
+            await self._prove(is_doubtful=self._is_doubtful)
+            self._proved_on = connection
+        if prefetch != self._prefetch:
+            return None
         self._stopped.clear()
         started = self._current = _Consumption(channel, prefetch)
         try:
@@ -214,15 +259,7 @@ class QueueConsumer:
             self._proved_on = None
             self._on_end(started, error)
             raise
-        if started.over is None:
-            self._is_declared = True
-            self.trouble = None
-        self.tried.set()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STEADY_S):
-                await self._changed.wait()
-        if started.over is not None:
-            raise started.over
+        return started
 
     async def _cancel(self, current: _Consumption) -> None:
         try:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import cast
 
 from aiormq import Channel
@@ -33,12 +34,14 @@ UNANSWERED = "RabbitMQ does not start a consumer of it; has the queue a leader?"
 class _Shared:
     """A connection, how many trials are under way on it, and its channels that are free for the next ones."""
 
-    __slots__ = ("connection", "free", "trials")
+    __slots__ = ("connection", "free", "has_credit", "trials")
 
     def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
         self.free: list[Channel] = []
         self.trials = 0
+        # RabbitMQ 3 gives no message to a consumer without credit; 4 does not know `x-credit`.
+        self.has_credit = str(connection.server_properties["version"]).startswith("3.")
 
 
 class ConsumerTrials:
@@ -55,26 +58,24 @@ class ConsumerTrials:
         self._places = asyncio.Semaphore(MOST_TRIED)
         self._closing = BackgroundTasks("trials")
 
-    async def consume(self, queue: str) -> None:
+    async def consume(self, queue: str, *, is_doubtful: bool) -> None:
         """Start a consumer and stop it at once.
 
-        It is given no message, since that would count as a delivery. RabbitMQ 4 may give it one all the same,
-        which goes back.
+        It takes no message, since that would count as a delivery. RabbitMQ 4 gives it one that waits, so a
+        queue where some wait is tried there only if it is doubtful; then that one goes back, and counts once.
 
         Args:
             queue: its name.
+            is_doubtful: whether RabbitMQ did not start the last consumer of it.
 
         Raises:
             ChannelLostError: RabbitMQ refuses, does not answer, or is away; the cause says which.
         """
         async with self._places, self._connected() as shared:
             channel = shared.free.pop() if shared.free else await _open(shared.connection)
-            tag = secrets.token_hex(8)
             try:
-                channel.consumers[tag] = _give_back
-                consume = _ConsumeNothing(queue=queue, consumer_tag=tag)
-                await on_channel(channel.rpc(consume, timeout=ANSWER_TIMEOUT_S))
-                await on_channel(channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_S))
+                if shared.has_credit or is_doubtful or not await _is_waited_in(channel, queue):
+                    await _start_and_stop(channel, queue)
             except ChannelLostError as error:
                 if not isinstance(error.__cause__, TimeoutError):
                     raise
@@ -123,6 +124,26 @@ async def _open(connection: AbstractConnection) -> Channel:
     return channel
 
 
-async def _give_back(message: DeliveredMessage) -> None:
+async def _is_waited_in(channel: Channel, queue: str) -> bool:
+    """Whether messages wait in a queue. One without a leader may answer that none do."""
+    declared = await on_channel(channel.queue_declare(queue, passive=True, timeout=ANSWER_TIMEOUT_S))
+    return bool(declared.message_count)
+
+
+async def _start_and_stop(channel: Channel, queue: str) -> None:
+    tag, stopped = secrets.token_hex(8), asyncio.Event()
+    channel.consumers[tag] = partial(_give_back, stopped)
+    try:
+        await on_channel(
+            channel.rpc(_ConsumeNothing(queue=queue, consumer_tag=tag), timeout=ANSWER_TIMEOUT_S)
+        )
+        await on_channel(channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_S))
+    finally:
+        stopped.set()
+
+
+async def _give_back(stopped: asyncio.Event, message: DeliveredMessage) -> None:
+    # Before, the same consumer would be given it again.
+    await stopped.wait()
     with suppress(ChannelLostError):
         await on_channel(message.channel.basic_reject(message.delivery_tag or 0, requeue=True))
