@@ -41,7 +41,7 @@ class _Shared:
         self.free: list[Channel] = []
         self.trials = 0
         # RabbitMQ 3 gives no message to a consumer without credit; 4 does not know `x-credit`.
-        self.has_credit = str(connection.server_properties["version"]).startswith("3.")
+        self.has_credit = str(connection.server_properties.get("version")).startswith("3.")
 
 
 class ConsumerTrials:

@@ -148,7 +148,10 @@ async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_t
 
         for served in lanes._lanes.values():
             consumer = served.consumer
+            await consumer.tried.wait()
             consumer._note = partial(noted, "requests", consumer.queue)
+
+        await publish(connection, bad, "waits")
 
         async def is_tried() -> bool:
             return len(tries) >= 2
@@ -163,9 +166,10 @@ async def test_a_lane_that_must_not_be_read_harms_no_other_however_often_it_is_t
         await consumed(world, names.lane_queue(bad), 1)
         handler.go_on.set()
         await publish(connection, bad, "now")
-        await handler.has(2)
-    assert [str(message.message_id) for message in handler.taken] == ["held", "now"]
-    assert not any(message.redelivered for message in handler.taken)
+        await handler.has(3)
+    assert sorted(str(message.message_id) for message in handler.taken) == ["held", "now", "waits"]
+    # RabbitMQ 4 has given that one to a trial before.
+    assert not any(message.redelivered for message in handler.taken if message.message_id != "waits")
 
 
 async def test_every_queue_that_is_deleted_is_consumed_again(world: World) -> None:

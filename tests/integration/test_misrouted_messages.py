@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pytest
 from aio_pika import ExchangeType, Message, connect
 from aio_pika.abc import AbstractChannel, AbstractExchange
+from aiormq.exceptions import ChannelAccessRefused
 
 from contracts import names
 from tests.builders import usage_recorded
@@ -73,9 +74,17 @@ ways = pytest.mark.parametrize(
 
 
 @asynccontextmanager
-async def signed_in(world: World, bot: str) -> AsyncIterator[AbstractChannel]:
+async def signed_in(world: World, bot: str, key: str) -> AsyncIterator[AbstractChannel]:
+    """A channel of an automation's, on which RabbitMQ may refuse it to publish with a routing key.
+
+    RabbitMQ 4 refuses what `CC` and `BCC` name, too; 3.10 lets it through.
+    """
     async with await connect(world.url_of(bot)) as connection:
-        yield await connection.channel(on_return_raises=True)
+        try:
+            yield await connection.channel(on_return_raises=True)
+        except ChannelAccessRefused as refusal:
+            if f"write access to topic '{key}'" not in str(refusal):
+                raise
 
 
 async def is_refused_for(world: World, mark: str, *parts: str) -> None:
@@ -107,7 +116,7 @@ async def test_nobody_spends_anothers_keys(shared: World, way: Way) -> None:
     thief, other = await shared.add_automation(), await shared.add_automation()
     await shared.add_key(other, "Primary")
     mark = secrets.token_hex(8)
-    async with signed_in(shared, thief) as channel:
+    async with signed_in(shared, thief, other) as channel:
         await way(channel, thief, names.REQUESTS_EXCHANGE, other, Message(BODY, message_id=mark))
         await is_refused_for(shared, mark, *HOW)
     assert await shared.journal(other) == []
@@ -117,12 +126,12 @@ async def test_nobody_spends_anothers_keys(shared: World, way: Way) -> None:
 async def test_nobody_borrows_anothers_keys(leasing: World, way: Way) -> None:
     thief, other = await leasing.add_automation(), await add_bot(leasing)
     await leasing.add_key(other, "Primary")
-    mark = secrets.token_hex(8)
-    async with signed_in(leasing, thief) as channel:
+    mark, key = secrets.token_hex(8), names.lease_queue(other)
+    async with signed_in(leasing, thief, key) as channel:
         message = Message(
             b"{}", type=names.KEY_LEASE_REQUEST, message_id=mark, reply_to="amq.rabbitmq.reply-to.a.b"
         )
-        await way(channel, thief, names.REQUESTS_EXCHANGE, names.lease_queue(other), message)
+        await way(channel, thief, names.REQUESTS_EXCHANGE, key, message)
         await is_refused_for(leasing, mark, *HOW)
     assert await leasing.mongo.leases.count_documents({"automation_id": other}) == 0
 
@@ -131,10 +140,9 @@ async def test_nobody_borrows_anothers_keys(leasing: World, way: Way) -> None:
 async def test_nobody_writes_into_anothers_books(shared: World, way: Way) -> None:
     thief, other = await shared.add_automation(), await shared.add_automation()
     event = usage_recorded(automation_id=other).model_dump_json().encode()
-    mark = secrets.token_hex(8)
-    async with signed_in(shared, thief) as channel:
+    mark, key = secrets.token_hex(8), names.event_routing_key(names.USAGE_RECORDED, other)
+    async with signed_in(shared, thief, key) as channel:
         message = Message(event, type=names.USAGE_RECORDED, message_id=mark)
-        key = names.event_routing_key(names.USAGE_RECORDED, other)
         await way(channel, thief, names.EVENTS_EXCHANGE, key, message)
         # A copy by `CC` keeps the routing key that it was published with, which does not go with the type.
         await is_refused_for(shared, mark, *HOW, "does not go with routing key")
