@@ -23,6 +23,8 @@ CLOSES = (struct.pack(">HH", 20, 40), struct.pack(">HH", 10, 50))
 ANSWER_S = 30.0
 #: How properties are written that are no short strings.
 KINDS = {"headers": "table", "delivery_mode": "octet", "priority": "octet", "timestamp": "long"}
+#: With what code the broker refuses.
+ACCESS_REFUSED, PRECONDITION_FAILED = 403, 406
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from tests.chaos.noisy_neighbour.act import Kind
+from tests.chaos.noisy_neighbour.amqp_bytes import PRECONDITION_FAILED, refusal_of
 from tests.chaos.noisy_neighbour.neighbour import Neighbour
 from tests.chaos.noisy_neighbour.ordinary import request_body
 
@@ -63,7 +64,9 @@ async def about_the_limit(neighbour: Neighbour) -> None:
 
 @BODIES.act("two bodies of forty megabytes")
 async def huge(neighbour: Neighbour) -> None:
-    await ask_with(neighbour, request_body("x" * 40 * MEGABYTE), b"\xff" * 40 * MEGABYTE)
+    for body in (request_body("x" * 40 * MEGABYTE), b"\xff" * 40 * MEGABYTE):
+        # RabbitMQ 3.10 takes it, and 4 takes 16 MiB at most.
+        assert await refusal_of(ask_with(neighbour, body)) in {None, PRECONDITION_FAILED}
 
 
 @BODIES.act("a million numbers, and a million names, in one request")

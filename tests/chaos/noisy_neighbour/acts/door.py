@@ -7,10 +7,10 @@ from pamqp.base import Frame
 
 from contracts import names
 from tests.chaos.noisy_neighbour.act import Kind
+from tests.chaos.noisy_neighbour.amqp_bytes import ACCESS_REFUSED, PRECONDITION_FAILED
 from tests.chaos.noisy_neighbour.neighbour import Neighbour
 
 DOOR = Kind("the door")
-ACCESS_REFUSED, PRECONDITION_FAILED = 403, 406
 
 
 async def refused(neighbour: Neighbour, *tried: Frame) -> None:
