@@ -1,4 +1,7 @@
-"""The browser: the machine's own Chromium, installed where we may, driven by Playwright."""
+"""The browser: the machine's own Chromium, installed where we may, driven by Playwright.
+
+Debian's `chromium-headless-shell` is the same engine without a window, which costs a quarter less.
+"""
 
 import asyncio
 import fcntl
@@ -15,9 +18,11 @@ from infra.errors import StackError
 from infra.local.packages import Missing, install
 
 LOCK = Path(tempfile.gettempdir()) / f"keyway-tests-chromium-{os.getuid()}.lock"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = Missing(
-    "chromium", "the browser tests need it", "run the other tests: pytest --ignore tests/browser"
+    "chromium-headless-shell",
+    "the browser tests need it",
+    "run the other tests: pytest --ignore tests/browser",
 )
 #: Nothing goes out by itself, and root may run it.
 ARGUMENTS = (
