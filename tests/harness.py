@@ -420,7 +420,9 @@ async def new_world(
         mongo = await stack.enter_async_context(connect_mongo(backing["KEYWAY_MONGO_URL"], name))
         stack.push_async_callback(mongo.database.client.drop_database, name)
         simulator = await stack.enter_async_context(start_simulator(folder, session))
-        initialised = await Service.start(folder / "init.log", environment, "workers.cli.main", "init")
+        initialised = await Service.start(
+            folder / "init.log", environment, "workers.cli.main", "init", "--no-operator"
+        )
         assert await initialised.process.wait() == 0, initialised.log.read_text()
         connection = await stack.enter_async_context(await connect_robust(amqp))
         world = World(settings, environment, folder, mongo, admin, connection, simulator)
