@@ -24,6 +24,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import NoReturn
 
+from pymongo.synchronous import monitor
+
 ROOT = Path(__file__).parents[1]
 #: What services import, without `workers.cli`: its consoles read the environment when they are made.
 MODULES = (
@@ -201,6 +203,8 @@ def _load() -> None:
     from infra.prices import cost
 
     cost("gpt-4o-mini", 0, 0, 0)  # the price list is half a second of each worker's start
+    # Half a second at each end: PyMongo waits for threads that sleep, which `os._exit` ends.
+    atexit.unregister(monitor._shutdown_resources)
     gc.collect()
     gc.freeze()
 
