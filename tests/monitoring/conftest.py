@@ -10,7 +10,7 @@ from tests.harness import World
 from tests.monitoring.prometheus import Prometheus, rabbitmq_target, run_prometheus, targets
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def prometheus(
     shared: World, leasing: World, console: Console, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Prometheus]:

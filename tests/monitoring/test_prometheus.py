@@ -26,7 +26,7 @@ def expression(template: str) -> str:
     return template
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def demo(shared: World, console: Console, prometheus: Prometheus) -> Demo:
     """A load that Prometheus has seen growing, and the trouble that came with it."""
     demo = await Demo.set_up(shared, console)
