@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 # Two of them wait, mostly.
-JOBS ?= $(shell expr $(CORES) + 2)
+JOBS ?= $(shell expr $(CORES) + 3)
 .PHONY: help setup up test chaos check format schemas bench soak screenshots lock clean
 
 help: ## Print this list
@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 up: setup ## Run the whole stack on this machine and send one real generation through it (Ctrl-C stops it)
 	@$(BIN)/keyway up
 
-test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time, two more than cores)
+test: setup ## Run every test, on a real RabbitMQ and a real MongoDB (JOBS at a time, three more than cores)
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup ## Lint, format, types, layering
