@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-# Two of them wait, mostly.
+# Some tests wait for a minute at a time.
 JOBS ?= $(shell expr $(CORES) + 3)
 .PHONY: help setup up test chaos check format schemas bench soak screenshots lock clean
 
