@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import settings
 from infra.local.stack import backing_services
 from tests.console import Console, open_console
 from tests.harness import PRELOAD, World, new_world
-from tests.preloaded import BYTECODE
+from tests.preloaded import BYTECODE, load
 
 os.environ[PRELOAD] = "yes"
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
@@ -75,7 +76,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     stack = config.stash[BACKING] = ExitStack()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyway-tests-")))
     portal = stack.enter_context(start_blocking_portal())
-    services = stack.enter_context(portal.wrap_async_context_manager(backing_services(folder)))
+    with ThreadPoolExecutor() as meanwhile:
+        # What is imported here is compiled once; those processes would all compile it at the same time.
+        meanwhile.submit(load)
+        services = stack.enter_context(portal.wrap_async_context_manager(backing_services(folder)))
     os.environ.update({name: services.environment[name] for name in URLS})
 
 

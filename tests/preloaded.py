@@ -197,7 +197,8 @@ def _become(streams: list[int]) -> None:
     os.closerange(len(streams), 1024)
 
 
-def _load() -> None:
+def load() -> None:
+    """Import what services need."""
     for module in MODULES:
         import_module(module)
     from infra.prices import cost
@@ -205,8 +206,6 @@ def _load() -> None:
     cost("gpt-4o-mini", 0, 0, 0)  # the price list is half a second of each worker's start
     # Half a second at each end: PyMongo waits for threads that sleep, which `os._exit` ends.
     atexit.unregister(monitor._shutdown_resources)
-    gc.collect()
-    gc.freeze()
 
 
 def _run(asked: Asked) -> None:
@@ -237,7 +236,9 @@ def _end(code: int | str | None) -> NoReturn:
 
 def main() -> None:
     with socket.socket(fileno=os.dup(0)) as requests:
-        _load()
+        load()
+        gc.collect()
+        gc.freeze()
         asked = _fork_for_ever(requests)
         requests.detach()  # closed in the new process
     _run(asked)
