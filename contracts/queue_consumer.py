@@ -239,10 +239,9 @@ class QueueConsumer:
         Raises:
             ChannelLostError: the broker refuses, does not answer, or is away.
         """
-        connection = channel.channel.connection
-        if self._prove is not None and self._proved_on is not connection:
+        if self._prove is not None and self._proved_on is not channel.channel.connection:
             await self._prove(is_doubtful=self._is_doubtful)
-            self._proved_on = connection
+            self._proved_on = channel.channel.connection
         if prefetch != self._prefetch:
             return None
         self._stopped.clear()
