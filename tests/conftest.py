@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,8 +21,10 @@ from tests.preloaded import BYTECODE, load
 
 os.environ[PRELOAD] = "yes"
 URLS = ("KEYWAY_AMQP_URL", "KEYWAY_AMQP_ADMIN_URL", "KEYWAY_MONGO_URL")
+#: Set where RabbitMQ and MongoDB end with the run.
+OWN_BACKING = "KEYWAY_TESTS_OWN_BACKING"
 #: What else the environment may say to a run; nothing of it reaches a test by itself.
-OF_THE_RUN = (*URLS, PRELOAD, "KEYWAY_CHAOS", "KEYWAY_CHAOS_REPORT")
+OF_THE_RUN = (*URLS, OWN_BACKING, PRELOAD, "KEYWAY_CHAOS", "KEYWAY_CHAOS_REPORT")
 #: So long before midnight, in seconds, no test is begun that stands on services: books are a day's.
 EVENING_S = 120
 # A busy machine is slow, not wrong; and each run tries the same examples. To look for others, and for longer:
@@ -80,7 +82,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         # What is imported here is compiled once; those processes would all compile it at the same time.
         meanwhile.submit(load)
         services = stack.enter_context(portal.wrap_async_context_manager(backing_services(folder)))
-    os.environ.update({name: services.environment[name] for name in URLS})
+    os.environ.update({name: services.environment[name] for name in URLS} | {OWN_BACKING: "yes"})
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -89,9 +91,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         stack.close()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the first process begin with those that wait, while the others use the cores."""
-    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have one process begin with those that wait, and another with those that share what is dear."""
+    share = len(items) // getattr(config, "workerinput", {}).get("workercount", 1)
+    waiting = [item for item in items if item.get_closest_marker("waits")]
+    together = [item for item in items if item.get_closest_marker("together")]
+    others = [item for item in items if item not in {*waiting, *together}]
+    beside = max(0, share - len(waiting))
+    items[:] = [*waiting, *others[:beside], *together, *others[beside:]]
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +108,7 @@ async def backing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dic
         yield {name: os.environ[name] for name in URLS}
         return
     async with backing_services(tmp_path_factory.mktemp("backing")) as services:
+        os.environ[OWN_BACKING] = "yes"
         yield {name: services.environment[name] for name in URLS}
 
 
@@ -111,10 +119,15 @@ async def world(backing: dict[str, str], tmp_path: Path) -> AsyncIterator[World]
         yield fresh
 
 
+def world_of_the_run(backing: dict[str, str], folder: Path) -> AbstractAsyncContextManager[World]:
+    """A Keyway for many tests: deleting what they leave takes RabbitMQ longer than ending."""
+    return new_world(backing, folder, leaves_vhost=OWN_BACKING in os.environ)
+
+
 @pytest.fixture(scope="session")
 async def shared(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One running Keyway for all tests that bring automations of their own: accounting and two workers."""
-    async with new_world(backing, tmp_path_factory.mktemp("shared")) as fresh:
+    async with world_of_the_run(backing, tmp_path_factory.mktemp("shared")) as fresh:
         fresh.environment["KEYWAY_METRICS_PORT"] = "0"
         await fresh.start_accounting()
         await fresh.start_worker()
@@ -132,7 +145,7 @@ async def console(shared: World) -> AsyncIterator[Console]:
 @pytest.fixture(scope="session")
 async def unserved(backing: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A Keyway without workers, for tests that answer requests themselves."""
-    async with new_world(backing, tmp_path_factory.mktemp("unserved")) as fresh:
+    async with world_of_the_run(backing, tmp_path_factory.mktemp("unserved")) as fresh:
         yield fresh
 
 

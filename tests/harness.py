@@ -395,7 +395,7 @@ async def new_world(
     Args:
         backing: the addresses of those services.
         folder: where its processes log.
-        leaves_vhost: whether its vhost stays, on a RabbitMQ that ends with the test.
+        leaves_vhost: whether its vhost and users stay, on a RabbitMQ that ends with the test or the run.
     """
     name = f"test-{secrets.token_hex(5)}"
     amqp = urlsplit(backing["KEYWAY_AMQP_URL"])._replace(path=f"/{name}").geturl()
@@ -430,6 +430,6 @@ async def new_world(
             yield world
         finally:
             await asyncio.gather(*(service.stop() for service in world.services))
-            for automation in world.tokens:
+            for automation in () if leaves_vhost else world.tokens:
                 await admin.call("DELETE", f"users/{automation}")
                 await admin.call("DELETE", f"users/{names.next_user(automation)}", may_be_missing=True)

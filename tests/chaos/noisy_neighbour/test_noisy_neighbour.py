@@ -15,6 +15,8 @@ from tests.chaos.noisy_neighbour.ordinary import KEY, LONG, QUICK, Ordinary
 from tests.chaos.noisy_neighbour.services_watch import ServicesWatch
 from tests.harness import World, new_world
 
+pytestmark = pytest.mark.together
+
 LEAST_ACTS = 60
 WORKERS = 2
 
