@@ -1,6 +1,7 @@
 """Limits hold across all workers, judged by what the provider saw."""
 
 import asyncio
+from collections import Counter
 from itertools import accumulate
 from typing import Any
 
@@ -54,8 +55,7 @@ async def test_requests_per_minute_hold_over_four_workers_whose_clocks_differ_an
 
         await asyncio.gather(*(one(number) for number in range(300)))
     calls = await world.journal(bot)
-    assert len(calls) == 300
-    assert {call["http_status"] for call in calls} == {200}
+    assert Counter(call["http_status"] for call in calls) == {200: 300}
     for alias in ("Primary", "Secondary", "Backup"):
         moments = [call["at"] for call in calls if call["key"] == f"{bot}-{alias}"]
         assert most_in_a_window(moments) <= rpm
