@@ -15,7 +15,7 @@ from infra.provision import AUTOMATION_DEFAULTS
 from infra.vault import Vault
 from tests.collector import BODY, Collector
 from tests.harness import World, eventually
-from workers.generation.journal import Asked, Call, Claim, Differs, Done, Journal, Record
+from workers.generation.journal import Asked, Call, Claim, Differs, Done, Journal, Record, Running
 
 
 def journal_of(world: World, worker_id: str, *, now: Callable[[], float] = time.time) -> Journal:
@@ -121,6 +121,38 @@ async def test_a_claim_that_was_taken_over_is_neither_called_for_nor_kept(shared
     assert not await silent.record(Record(lost, "succeeded", b"late", []))
     assert await other.begin(taken, Call(101, "key-1", "Primary", 10, 5))
     assert await other.record(Record(taken, "succeeded", b"{}", []))
+
+
+@pytest.mark.parametrize("was_left", [False, True])
+async def test_a_second_delivery_takes_nothing_over_while_the_first_hears_of_its_claim(
+    shared: World, monkeypatch: pytest.MonkeyPatch, was_left: bool
+) -> None:
+    journal, wanted = journal_of(shared, "worker-1"), asked(f"two-copies-{was_left}")
+    if was_left:
+        left = await journal.claim(wanted)
+        assert isinstance(left, Claim)
+        await journal.abandon(left, begun=True)
+    take = journal._take
+    is_written, may_hear = asyncio.Event(), asyncio.Event()
+
+    async def taken_late(claim: Claim, call: Call | None) -> Claim | Done | Differs | Running:
+        taken = await take(claim, call)
+        is_written.set()
+        await may_hear.wait()
+        return taken
+
+    monkeypatch.setattr(journal, "_take", taken_late)
+    first = asyncio.create_task(journal.claim(wanted))
+    await is_written.wait()
+    monkeypatch.setattr(journal, "_take", take)
+    assert isinstance(await journal.claim(wanted), Running)
+    assert isinstance(await journal.claim(asked(wanted.request_id, digest=b"other")), Differs)
+    may_hear.set()
+    mine = await first
+    assert isinstance(mine, Claim)
+    assert await journal.begin(mine, Call(1, "key-1", "Primary", 10, 5))
+    assert await journal.record(Record(mine, "succeeded", b"{}", []))
+    assert isinstance(await journal.claim(wanted), Done)
 
 
 async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:

@@ -165,6 +165,7 @@ class Journal:
         self._claims: GroupCommit[tuple[Claim, Call | None], bool] = GroupCommit(self._insert_claims)
         self._calls: GroupCommit[tuple[Claim, Call], bool] = GroupCommit(self._write_calls)
         self._records: GroupCommit[Record, bool] = GroupCommit(self._write_records)
+        #: What one delivery has here, from before it is claimed; another one of the same request waits.
         self._active: set[str] = set()
         self._tasks = BackgroundTasks("journal")
 
@@ -197,9 +198,17 @@ class Journal:
             VaultError: the stored result can't be opened.
         """
         claim = Claim(asked, run=0)
-        taken = claim if await self._claims.submit((claim, call)) else await self._look_up(claim, call)
-        if isinstance(taken, Claim):
-            self._active.add(taken.id)
+        if claim.id in self._active:
+            found = await self._mongo.requests.find_one({"_id": claim.id})
+            return (None if found is None else self._told_by(found, asked)) or Running()
+        # Before MongoDB is asked: another delivery of the request may come while it answers.
+        self._active.add(claim.id)
+        taken: Claim | Done | Differs | Running | None = None
+        try:
+            taken = await self._take(claim, call)
+        finally:
+            if not isinstance(taken, Claim):
+                self._active.discard(claim.id)
         return taken
 
     async def begin(self, claim: Claim, call: Call) -> bool:
@@ -252,19 +261,17 @@ class Journal:
         failed = await write_all(self._mongo.requests_fast, inserts)
         return [_unless_there(failed.get(index)) for index in range(len(claims))]
 
+    async def _take(self, claim: Claim, call: Call | None) -> Claim | Done | Differs | Running:
+        return claim if await self._claims.submit((claim, call)) else await self._look_up(claim, call)
+
     async def _look_up(self, claim: Claim, call: Call | None) -> Claim | Done | Differs | Running:
         """A claim is there already: its result, its living owner, or the right to take it over."""
         found = await self._mongo.requests.find_one({"_id": claim.id})
         if found is None:
-            return await self.claim(claim.asked, call)
-        # A claim of a version that kept no digest is taken for the same request.
-        if found.get("digest", claim.asked.digest) != claim.asked.digest:
-            return Differs()
-        if found["status"] != "running":
-            chunks = open_stored(self._vault, found, "chunks") if found.get("chunks") else b""
-            result = open_stored(self._vault, found, "result")
-            return Done(found["status"], result, list(found["events"]), chunks)
-        if await self._is_worked_on(claim, found["owner"]):
+            return await self._take(claim, call)
+        if (told := self._told_by(found, claim.asked)) is not None:
+            return told
+        if await self._is_worked_on_elsewhere(found["owner"]):
             return Running()
         taken = await self._mongo.requests.find_one_and_update(
             {"_id": claim.id, "owner": found["owner"], "run": found["run"], "status": "running"},
@@ -280,9 +287,19 @@ class Journal:
         run, crashes = taken["run"] + 1, taken["crashes"] + int(taken["owner"] is not None)
         return Claim(claim.asked, run, crashes, unknown, left_by=found["owner"])
 
-    async def _is_worked_on(self, claim: Claim, worker_id: str | None) -> bool:
+    def _told_by(self, found: Document, asked: Asked) -> Done | Differs | None:
+        """What an entry says by itself; None: the request is under way."""
+        # A claim of a version that kept no digest is taken for the same request.
+        if found.get("digest", asked.digest) != asked.digest:
+            return Differs()
+        if found["status"] == "running":
+            return None
+        chunks = open_stored(self._vault, found, "chunks") if found.get("chunks") else b""
+        return Done(found["status"], open_stored(self._vault, found, "result"), list(found["events"]), chunks)
+
+    async def _is_worked_on_elsewhere(self, worker_id: str | None) -> bool:
         if worker_id == self._worker_id:
-            return claim.id in self._active
+            return False
         alive = {"_id": worker_id, "$expr": {"$gt": ["$alive_until", "$$NOW"]}}
         return await self._mongo.workers.find_one(alive, {"_id": 1}) is not None
 
