@@ -80,8 +80,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     portal = stack.enter_context(start_blocking_portal())
     with ThreadPoolExecutor() as meanwhile:
         # What is imported here is compiled once; those processes would all compile it at the same time.
-        meanwhile.submit(load)
+        loading = meanwhile.submit(load)
         services = stack.enter_context(portal.wrap_async_context_manager(backing_services(folder)))
+        loading.result()
     os.environ.update({name: services.environment[name] for name in URLS} | {OWN_BACKING: "yes"})
 
 
@@ -96,7 +97,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     share = len(items) // getattr(config, "workerinput", {}).get("workercount", 1)
     waiting = [item for item in items if item.get_closest_marker("waits")]
     together = [item for item in items if item.get_closest_marker("together")]
-    others = [item for item in items if item not in {*waiting, *together}]
+    begun_first = {*waiting, *together}
+    others = [item for item in items if item not in begun_first]
     beside = max(0, share - len(waiting))
     items[:] = [*waiting, *others[:beside], *together, *others[beside:]]
 

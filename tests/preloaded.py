@@ -204,8 +204,6 @@ def load() -> None:
     from infra.prices import cost
 
     cost("gpt-4o-mini", 0, 0, 0)  # the price list is half a second of each worker's start
-    # Half a second at each end: PyMongo waits for threads that sleep, which `os._exit` ends.
-    atexit.unregister(monitor._shutdown_resources)
 
 
 def _run(asked: Asked) -> None:
@@ -237,6 +235,8 @@ def _end(code: int | str | None) -> NoReturn:
 def main() -> None:
     with socket.socket(fileno=os.dup(0)) as requests:
         load()
+        # Half a second at each end: PyMongo waits for threads that sleep, which `os._exit` ends.
+        atexit.unregister(monitor._shutdown_resources)
         gc.collect()
         gc.freeze()
         asked = _fork_for_ever(requests)
