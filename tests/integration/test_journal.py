@@ -155,6 +155,22 @@ async def test_a_second_delivery_takes_nothing_over_while_the_first_hears_of_its
     assert isinstance(await journal.claim(wanted), Done)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_second_delivery_counts_no_death_while_the_first_leaves_the_request(
+    shared: World, begun: bool
+) -> None:
+    journal, wanted = journal_of(shared, "worker-1"), asked(f"leaving-{begun}")
+    left = await journal.claim(wanted)
+    assert isinstance(left, Claim)
+    leaving = asyncio.create_task(journal.abandon(left, begun=begun))
+    await asyncio.sleep(0)
+    assert isinstance(await journal.claim(wanted), Running)
+    await leaving
+    taken = await journal.claim(wanted)
+    assert isinstance(taken, Claim)
+    assert (taken.run, taken.crashes) == (int(begun), 0)
+
+
 async def test_a_stored_result_is_encrypted_and_expires(shared: World) -> None:
     bot = await shared.add_automation()
     await shared.add_key(bot, "Primary")

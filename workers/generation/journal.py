@@ -246,14 +246,17 @@ class Journal:
         Raises:
             PyMongoError: MongoDB is away; the claim is taken over when the request comes again.
         """
-        self._active.discard(claim.id)
-        if calling:
-            await self._mongo.requests_fast.update_one(self._mine(claim), {"$set": {"owner": None}})
-        elif begun or claim.run > 0:
-            left = {"$set": {"owner": None, "call": None}}
-            await self._mongo.requests_fast.update_one(self._mine(claim), left)
-        else:
-            await self._mongo.requests_fast.delete_one(self._mine(claim))
+        try:
+            if calling:
+                await self._mongo.requests_fast.update_one(self._mine(claim), {"$set": {"owner": None}})
+            elif begun or claim.run > 0:
+                left = {"$set": {"owner": None, "call": None}}
+                await self._mongo.requests_fast.update_one(self._mine(claim), left)
+            else:
+                await self._mongo.requests_fast.delete_one(self._mine(claim))
+        finally:
+            # Not before: another delivery would find the claim there, and count it as a worker's death.
+            self._active.discard(claim.id)
 
     async def _insert_claims(self, claims: Sequence[tuple[Claim, Call | None]]) -> Sequence[bool | Exception]:
         """Insert claims; for each whether there was none, or why MongoDB refuses it."""

@@ -139,6 +139,10 @@ class RequestHandler:
             raise
         async with self._handing_back(request.envelope):
             await self._reply(work, result)
+        if not result.is_mine:
+            # Who took the request over answers another delivery of it, which may have another address.
+            log.warning("claim_lost", about=request.envelope)
+            raise HandedBackError
         self._tell(work, result)
 
     async def _result(self, work: Work) -> Result:
@@ -166,10 +170,10 @@ class RequestHandler:
         """Send the result that is recorded, with its usage and its dead letter side by side."""
         self._booking.answer(work)
         sending: list[Awaitable[None]] = [*work.accounted]
-        if result.status == ErrorCode.INTERNAL and work.ended is None:
-            sending.append(self._bury(work.message, work.request.envelope, result.why))
         if result.is_mine:
             sending.append(self._send(work, result))
+            if result.status == ErrorCode.INTERNAL and work.ended is None:
+                sending.append(self._bury(work.message, work.request.envelope, result.why))
         await asyncio.gather(*sending)
 
     async def _send(self, work: Work, result: Result) -> None:
@@ -205,10 +209,7 @@ class RequestHandler:
     def _tell(self, work: Work, result: Result) -> None:
         """Count and log a request that has its reply."""
         envelope = work.request.envelope
-        if result.is_mine:
-            self._counted(
-                lambda metrics: metrics.answered(envelope, work.progress, result.status, self._now())
-            )
+        self._counted(lambda metrics: metrics.answered(envelope, work.progress, result.status, self._now()))
         log.info(
             "request_finished",
             about=envelope,

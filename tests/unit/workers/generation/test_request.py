@@ -30,6 +30,7 @@ class Parts:
 
     breaks: frozenset[str] = frozenset()
     done: Done | None = None
+    is_taken_over: bool = False
     did: list[str] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
@@ -51,7 +52,7 @@ class Parts:
     async def record(self, record: Record) -> bool:
         self.records.append(record)
         self.note("record")
-        return True
+        return not self.is_taken_over
 
     async def abandon(self, *_: object, **__: object) -> None:
         self.note("abandon")
@@ -98,6 +99,10 @@ class Parts:
         """Count an attempt."""
 
 
+def _fail(*_: object) -> bytes:
+    raise DefectError
+
+
 async def handle(parts: Parts, message: Message, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_module, "HAND_BACK_AFTER_S", 0)
     part = cast("Any", parts)
@@ -132,6 +137,19 @@ async def test_what_fails_after_the_record_publishes_no_other_result(
     assert message.ends == [end]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_delivery_whose_request_was_taken_over_is_booked_and_handed_back_without_a_result(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    # Who took it over may have a copy of it with another address: acknowledged, this one got no answer.
+    if fails:
+        monkeypatch.setattr(recording, "succeeded", _fail)
+    parts, message = Parts(is_taken_over=True), Message(BODY)
+    await handle(parts, message, monkeypatch)
+    assert parts.did == ["reserve", "claim", "call", "record", "usage"]
+    assert message.ends == ["nack"]
+
+
 @pytest.mark.parametrize("broken", ["reply", "usage", "metrics", "ack"])
 async def test_a_repeat_that_fails_publishes_no_other_result(
     monkeypatch: pytest.MonkeyPatch, broken: str
@@ -147,10 +165,7 @@ async def test_a_repeat_that_fails_publishes_no_other_result(
 async def test_a_result_that_can_not_be_built_is_recorded_as_our_own_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object) -> bytes:
-        raise DefectError
-
-    monkeypatch.setattr(recording, "succeeded", fail)
+    monkeypatch.setattr(recording, "succeeded", _fail)
     parts, message = Parts(), Message(BODY)
     await handle(parts, message, monkeypatch)
     assert [record.status for record in parts.records] == ["internal"]
@@ -187,10 +202,7 @@ async def test_a_dead_letter_that_a_dead_worker_may_not_have_written_is_written_
 async def test_a_dead_letter_that_can_not_be_written_hands_no_recorded_result_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object) -> bytes:
-        raise DefectError
-
-    monkeypatch.setattr(recording, "succeeded", fail)
+    monkeypatch.setattr(recording, "succeeded", _fail)
     parts, message = Parts(frozenset({"dead_letter"})), Message(BODY)
     await handle(parts, message, monkeypatch)
     assert (len(parts.replies), message.ends) == (1, ["ack"])
