@@ -28,7 +28,7 @@ from workers.generation.reading import Envelope
 from workers.generation.request import RequestHandler
 from workers.generation.result import FIRST, Error
 from workers.generation.upstream import Upstream
-from workers.generation.work import Work
+from workers.generation.work import Result, Work
 
 #: The exit status of a worker that crashed as it was told to.
 CRASHED = 99
@@ -131,10 +131,13 @@ def reply_before_the_record() -> None:
 
     async def record(self: RequestHandler, work: Work, record: Record) -> bool:
         await self._replies.result(work.request.envelope, record.result, FIRST)
-        await original(self, work, record)
-        return False
+        return await original(self, work, record)
+
+    async def send(self: RequestHandler, work: Work, result: Result) -> None:
+        """Do nothing: it is sent already."""
 
     RequestHandler._record = record  # type: ignore[method-assign]
+    RequestHandler._send = send  # type: ignore[method-assign]
 
 
 def fail_inside() -> None:

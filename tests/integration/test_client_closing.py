@@ -7,8 +7,8 @@ from tests.harness import PATIENCE_S, World, eventually
 
 async def test_a_client_closes_whatever_its_heartbeat_is_about(unserved: World) -> None:
     bot = await unserved.add_automation()
-    async with asyncio.timeout(PATIENCE_S):
-        for moment in range(150):
+    for moment in range(150):
+        async with asyncio.timeout(PATIENCE_S):
             async with unserved.client(bot):
                 for _ in range(moment):
                     await asyncio.sleep(0)

@@ -104,6 +104,10 @@ async def test_no_answer_is_an_error_after_the_timeout_and_the_id_is_free_again(
     monkeypatch.setattr("contracts.client.ANSWER_GRACE_S", 0.1)
     bot = await unserved.add_automation()
     async with Responder(unserved, bot) as worker, unserved.client(bot) as keyway:
+        # Its channel is open from now on, so that the time is over after the publish only.
+        opening = asyncio.ensure_future(ask(keyway))
+        await (await worker.take()).result()
+        await opening
         with pytest.raises(ReplyTimeoutError, match=r"no answer to request r-1 within 0\.5 s"):
             await ask(keyway, request_id="r-1", timeout=0.5)
         await worker.take()

@@ -26,6 +26,8 @@ AT_ONCE = 4
 MOST_ALIKE = 2
 #: A request waits for no key before it is claimed, however soon there is one.
 CLAIMED_FIRST = "workers.generation.attempts.AT_ONCE_S=0"
+#: However slow the machine is, there is a key before the claim, and no reservation is too old for its call.
+AT_LEISURE = ("workers.generation.attempts.AT_ONCE_S=60", "workers.generation.attempts.STALE_S=60")
 #: How long to wait for what a dead worker had, in seconds. RabbitMQ 3.10 was seen (twice) to count the
 #: consumer of a worker that had acknowledged all, and died, for more than 90 s.
 RETURNED_S = 45
@@ -77,7 +79,11 @@ PLAIN = Life(
     )
 )
 STREAMED = Life(("Attempts._stream > wait", "Chunks.send"), STREAM_BODY)
-FAILED_OVER = Life(("Attempts._ask", "Attempts.reserve", "Journal.begin"), keys=a_key_that_refuses_first)
+FAILED_OVER = Life(
+    ("Attempts._ask", "Attempts.reserve", "Journal.begin"),
+    keys=a_key_that_refuses_first,
+    constants=AT_LEISURE,
+)
 WAITING = Life(
     ("Journal.claim", "Journal.begin", "Attempts._ask"),
     keys=a_key_that_has_no_room_yet,

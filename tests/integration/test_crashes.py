@@ -59,7 +59,7 @@ async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back
     bot = await world.add_automation()
     await world.add_key(bot, "Primary")
     stopped = await world.start_worker()
-    cooled = [{"$set": {"cooled_until": {"$add": ["$$NOW", 6000]}}}]
+    cooled = [{"$set": {"cooled_until": {"$add": ["$$NOW", 15_000]}}}]
     await world.mongo.keys.update_one({"automation_id": bot}, cooled)
     async with Collector(world, bot) as collector:
         await collector.ask("twice", CHAT)
@@ -70,6 +70,8 @@ async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back
         await eventually(is_claimed, "a claim of the request, which waits for the key")
         stopped.process.send_signal(signal.SIGSTOP)
         try:
+            over = [{"$set": {"cooled_until": "$$NOW"}}]
+            await world.mongo.keys.update_one({"automation_id": bot}, over)
             await world.silence_workers()
             await world.start_worker()
             await collector.ask("twice", CHAT)
@@ -85,22 +87,29 @@ async def test_a_worker_that_was_taken_for_dead_does_not_call_when_it_comes_back
 async def test_a_message_without_an_id_that_kills_its_workers_is_ended_too(world: World) -> None:
     bot = await world.add_automation()
     await world.add_key(bot, "Primary", {"hang_rate": 1.0})
-    soon = datetime.now(UTC) + timedelta(seconds=40)
-    body = json.dumps({**json.loads(BODY), "deadline": soon.isoformat()}).encode()
+    now = datetime.now(UTC).replace(microsecond=0)
+    deadline = now + timedelta(seconds=600)
+    # Two waits are over at the deadline, however slow the machine is: so three deliveries are too many.
+    patient = "workers.generation.request.PATIENCE_S=300"
+    body = json.dumps({**json.loads(BODY), "deadline": deadline.isoformat()}).encode()
     async with Collector(world, bot) as collector:
         # By the management API, since AMQP clients like to add an id.
         message = {
-            "properties": {"reply_to": collector.queue, "delivery_mode": 2},
+            "properties": {
+                "reply_to": collector.queue,
+                "delivery_mode": 2,
+                "timestamp": int(now.timestamp()),
+            },
             "routing_key": bot,
             "payload": body.decode(),
             "payload_encoding": "string",
         }
         assert (await world.admin.call("POST", "exchanges/{vhost}/requests/publish", message))["routed"]
         for _ in range(3):
-            worker = await world.start_worker(KEYWAY_CRASH_LIMIT="1")
+            worker = await world.start_worker(constants=patient, KEYWAY_CRASH_LIMIT="1")
             await a_call_under_way(world)
             await kill(world, worker)
-        await world.start_worker(KEYWAY_CRASH_LIMIT="1")
+        await world.start_worker(constants=patient, KEYWAY_CRASH_LIMIT="1")
         answer = await collector.answer()
     assert answer.error is not None
     assert answer.error.code == "internal"

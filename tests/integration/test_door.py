@@ -191,7 +191,8 @@ async def test_a_disabled_automation_is_told_so_and_calls_nobody(shared: World) 
             try:
                 await keyway.generate("/moderations", input="hello")
             except AutomationDisabledError:
-                return True
+                told = {"automation_id": bot, "status": "automation_disabled"}
+                return len(await shared.mongo.requests.distinct("owner", told)) == 2
             return False
 
         await eventually(refused, "the automation disabled in every worker")

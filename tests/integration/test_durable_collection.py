@@ -34,7 +34,7 @@ async def submit(keyway: Keyway, count: int, name: str = "nightly") -> list[str]
     return [await keyway.submit("/moderations", name=name, input=f"text {n}") for n in range(count)]
 
 
-async def collect(keyway: Keyway, name: str = "nightly", *, idle_s: float = 3.0) -> list[GenerationResult]:
+async def collect(keyway: Keyway, name: str = "nightly", *, idle_s: float = 6.0) -> list[GenerationResult]:
     return [result async for result in keyway.results(name, idle_s=idle_s)]
 
 

@@ -33,9 +33,9 @@ async def alive_column(world: World, bot: str) -> str:
     return " ".join(line.split()[4:])
 
 
-async def known(world: World, bot: str, processes: int) -> None:
+async def known(world: World, bot: str, processes: int, **said: Any) -> None:
     async def there() -> bool:
-        return await world.mongo.heartbeats.count_documents({"automation_id": bot}) >= processes
+        return await world.mongo.heartbeats.count_documents({"automation_id": bot, **said}) >= processes
 
     await eventually(there, f"{processes} processes of {bot}")
 
@@ -48,7 +48,7 @@ async def test_the_list_shows_every_process_that_is_alive(shared: World) -> None
     bot, silent = await shared.add_automation(), await shared.add_automation()
     newer = {**heartbeat("b", in_flight=2, version="1.3.0"), "started_at": "2026-03-10T13:30:00+01:00"}
     await beat(shared, bot, heartbeat("a", in_flight=1), newer, heartbeat("a", in_flight=3))
-    await known(shared, bot, 2)
+    await known(shared, bot, 2, in_flight={"$in": [2, 3]})
     found = await listed(shared, bot)
     for process in found["processes"]:
         assert process.pop("last_heartbeat_at") <= found["last_heartbeat_at"]
