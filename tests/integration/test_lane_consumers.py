@@ -18,7 +18,6 @@ from workers.keys.pool import KeyPool
 async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
     unserved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_consumer, "CANCEL_TIMEOUT_S", 0.5)
     bot = await unserved.add_automation()
     settings = unserved.settings.model_copy(update={"lanes": frozenset({bot})})
 
@@ -38,9 +37,11 @@ async def test_a_consumer_that_is_not_cancelled_in_time_is_not_doubled(
         assert await consumers() == 1
         (lane,) = lanes._lanes.values()
         busy: Any = next(iter(lanes._channels))
-        async with busy.lock:  # another lane's consumer is being changed, and RabbitMQ takes its time
-            await lanes._pause(lane, 3600)
-            assert (lane.consumer.is_consuming, await consumers()) == (True, 1)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(queue_consumer, "CANCEL_TIMEOUT_S", 0.5)
+            async with busy.lock:  # another lane's consumer is being changed, and RabbitMQ takes its time
+                await lanes._pause(lane, 3600)
+                assert (lane.consumer.is_consuming, await consumers()) == (True, 1)
         await lane.consumer.pause()
         assert (lane.consumer.is_consuming, await consumers()) == (False, 0)
         lanes.reload(bot)

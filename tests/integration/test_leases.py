@@ -238,8 +238,12 @@ async def test_asked_twice_with_one_id_an_automation_has_one_lease(leasing: Worl
         assert third.lease_id == first.lease_id
         assert third.sealed_api_key is not None
         assert mine.open(third.sealed_api_key, first.lease_id) == leasing.api_keys[-1]
-        _, tokens, in_flight, day = await counted(leasing, name)
-        assert (tokens, in_flight, day) == (100, 1, 100)
+
+        async def is_one() -> bool:
+            return (await counted(leasing, name))[1:] == (100, 1, 100)
+
+        # What the second request reserved is given back beside its answer.
+        await eventually(is_one, "one lease that counts, and nothing beside it")
         await let_it_end(leasing, first)
         fourth = await bot.lease("m-1")
         assert fourth.lease_id != first.lease_id

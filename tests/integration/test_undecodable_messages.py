@@ -283,7 +283,7 @@ async def test_an_odd_request_harms_itself_alone_where_one_delivery_is_the_most(
         (letter,) = await dead_of(world, bot)
         await eventually(is_done, "an end of the request")
         await serves(world, other)
-    (letter,) = await dead_letters(world, bot)
+    (letter,) = await dead_of(world, bot)
     assert ("delivery_limit" if hand_backs else "message_id is not UTF-8") in letter["reason"]
     assert await world.journal(bot) == []
 
