@@ -4,6 +4,9 @@ import asyncio
 import json
 import secrets
 import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,9 +43,28 @@ async def bury(
         await dead.publish(message, bot)
 
 
+async def waiting(world: World, queue_name: str) -> int:
+    async with world.connection.channel() as channel:
+        queue = await channel.declare_queue(queue_name, passive=True)
+        return queue.declaration_result.message_count or 0
+
+
+@asynccontextmanager
+async def looking(world: World) -> AsyncIterator[None]:
+    """Wait at the end for what a reader held: RabbitMQ gives it back a moment after its end."""
+    total = await waiting(world, names.DEAD_QUEUE)
+    yield
+
+    async def are_back() -> bool:
+        return await waiting(world, names.DEAD_QUEUE) >= total
+
+    await eventually(are_back, "all letters in their queue")
+
+
 async def letters(world: World, bot: str, *arguments: str) -> list[dict[str, Any]]:
     """What `keyway dead list` says of an automation's letters."""
-    status, stdout, stderr = await world.cli("dead", "list", "--automation", bot, "--json", *arguments)
+    async with looking(world):
+        status, stdout, stderr = await world.cli("dead", "list", "--automation", bot, "--json", *arguments)
     assert status == 0, stderr
     listed: list[dict[str, Any]] = json.loads(stdout)
     return listed
@@ -68,12 +90,6 @@ async def message_ids(world: World, queue_name: str) -> list[str | None]:
         while (message := await queue.get(fail=False, no_ack=True)) is not None:
             found.append(message.message_id)
     return found
-
-
-async def waiting(world: World, queue_name: str) -> int:
-    async with world.connection.channel() as channel:
-        queue = await channel.declare_queue(queue_name, passive=True)
-        return queue.declaration_result.message_count or 0
 
 
 async def test_a_refused_request_is_listed_with_its_reason_and_stays(shared: World) -> None:
@@ -264,13 +280,18 @@ async def test_a_replay_that_is_killed_loses_nothing(world: World) -> None:
     assert begun > 0
     oldest = [letter["request_id"] for letter in await letters(world, bot, "--limit", "3000")]
     assert oldest == sorted(oldest)
-    assert len(oldest) == left
-    status, _, stderr = await world.cli("dead", "replay", "--all")
-    assert status == 0, stderr
-    assert await message_ids(world, names.DEAD_QUEUE) == []
-    replayed = await message_ids(world, lane)
-    assert len(replayed) == begun + left
-    assert set(replayed) == set(buried)
+    assert len(oldest) >= left
+    replayed: list[str | None] = []
+
+    async def are_all_replayed() -> bool:
+        # What a reader held comes back a moment after its end: then it is left to the next look.
+        status, _, stderr = await world.cli("dead", "replay", "--all")
+        assert status == 0, stderr
+        replayed.extend(await message_ids(world, lane))
+        return set(replayed) == set(buried) and await waiting(world, names.DEAD_QUEUE) == 0
+
+    await eventually(are_all_replayed, "every letter in its lane")
+    assert max(Counter(replayed).values()) <= 2, "once by who was killed, once by who came after"
 
 
 async def test_reading_a_long_queue_leaves_it_in_order(world: World) -> None:
