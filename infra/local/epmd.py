@@ -9,7 +9,7 @@ from infra.local.ports import LOOPBACK
 from infra.local.process import Child
 from infra.local.readiness import wait_until_ready
 
-READY_S = 10.0
+READY_S = 60.0
 GRACE_S = 2.0
 
 

@@ -20,7 +20,7 @@ from infra.local.readiness import answers, wait_until_ready
 #: No automation can have this name, since an id holds no underscore.
 ADMINISTRATOR = "keyway_admin"
 VHOST = "keyway"
-READY_S = 90.0
+READY_S = 180.0
 #: RabbitMQ 3.10 needs 6 s to stop, 5 of which it waits for itself; its data are on disk in the first instant.
 GRACE_S = 10.0
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"

@@ -17,6 +17,7 @@ from tests.browser.tab import Tab
 from tests.collector import Collector
 from tests.console import ADMIN, CHAT, Console
 from tests.harness import eventually
+from tests.integration.test_dead_letters import looking
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -47,14 +48,18 @@ async def test_a_lane_is_paused_emptied_and_resumed(console: Console, sign_in: S
     async with Collector(world, bot) as collector:
         for number in range(2):
             await collector.ask(f"r-{number}")
-        assert await lane_counts(console, bot) == (2, 0)
+
+        async def both_wait() -> bool:
+            return await lane_counts(console, bot) == (2, 0)
+
+        await eventually(both_wait, "two requests that wait")
         await lane.get_by_role("button", name="Empty").click()
         await tab.fill(bot, "another")
         await tab.press("Throw away")
         await expect(tab.page.get_by_text("repeat the automation's id")).to_be_visible()
         await tab.fill(bot, bot)
-        await tab.press("Throw away")
-        await expect(tab.page.get_by_text(f"The lane of {bot} is empty.")).to_be_visible()
+        told = tab.page.get_by_text(f"The lane of {bot} is empty.")  # For a few seconds only.
+        await asyncio.gather(expect(told).to_be_visible(), tab.press("Throw away"))
         assert await lane_counts(console, bot) == (0, 0)
     await lane.get_by_role("button", name="Resume").click()
     await expect(lane.locator(".kw-chip")).to_have_text("open")
@@ -183,14 +188,16 @@ async def test_a_dead_letter_is_dropped_calls_are_drawn_and_taken_as_csv_and_the
         await collector.ask(request_id, b'{"path": "/nowhere", "body": {}}')
 
         async def dead() -> bool:
-            return bool(await console.admin.get("/api/dead-letters", request_id=request_id))
+            async with looking(world):
+                return bool(await console.admin.get("/api/dead-letters", request_id=request_id))
 
         await eventually(dead, "the request is dead")
     row, _ = await world.accounted(bot, 2)
     tab = await sign_in(ADMIN)
-    await tab.open("dead-letters")
-    await tab.page.get_by_label("Automation", exact=True).fill(bot)
-    await tab.page.keyboard.press("Enter")
+    reading = tab.page.locator(".q-linear-progress")
+    async with looking(world):
+        await tab.open("dead-letters")
+        await expect(reading).to_be_hidden()
     drop = tab.dialog().get_by_role("button", name="Drop", exact=True)
 
     async def is_asked() -> bool:
@@ -200,9 +207,13 @@ async def test_a_dead_letter_is_dropped_calls_are_drawn_and_taken_as_csv_and_the
             return False
         return True
 
-    await eventually(is_asked, "the question whether to drop it", every_s=1)
-    await drop.click()
-    await expect(tab.page.get_by_text("1 letter dropped.")).to_be_visible()
+    async with looking(world):
+        await tab.page.get_by_label("Automation", exact=True).fill(bot)
+        await tab.page.keyboard.press("Enter")
+        await eventually(is_asked, "the question whether to drop it", every_s=1)
+        await expect(reading).to_be_hidden()
+    told = tab.page.get_by_text("1 letter dropped.")  # For a few seconds only.
+    await asyncio.gather(expect(told).to_be_visible(), drop.click())
     assert await console.admin.get("/api/dead-letters", request_id=request_id) == []
 
     await tab.open(f"keys?text={bot}")

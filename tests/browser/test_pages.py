@@ -1,5 +1,6 @@
 """What operators do with the console's pages, in a real browser on the real stack."""
 
+import asyncio
 import secrets
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from tests.browser.tab import Tab
 from tests.collector import Collector
 from tests.console import ADMIN, CHAT, Console
 from tests.harness import eventually
+from tests.integration.test_dead_letters import looking
 from workers.console.access.operators import Operators, Role
 
 pytestmark = pytest.mark.timeout(900)  # the first of them may have to install the browser
@@ -118,19 +120,24 @@ async def test_a_dead_letter_is_looked_at_and_replayed(console: Console, sign_in
         await collector.ask(request_id, b'{"path": "/nowhere", "body": {"secret": "pink elephants"}}')
         await eventually(lambda: _is_dead(console, request_id), "the request is dead")
     tab = await sign_in(ADMIN)
-    await tab.open("dead-letters")
-    await tab.page.get_by_label("Automation", exact=True).fill(bot)
-    await tab.page.keyboard.press("Enter")
-    letter = tab.row(request_id)
-    await expect(letter).to_contain_text("invalid_request: path")
-    await letter.get_by_role("button", name=request_id).click()
-    await expect(tab.dialog()).to_contain_text("masked")
-    await tab.press("Reveal")
-    await expect(tab.dialog()).to_contain_text("pink elephants")
+    letter, reading = tab.row(request_id), tab.page.locator(".q-linear-progress")
+    async with looking(world):
+        await tab.open("dead-letters")
+        await expect(reading).to_be_hidden()
+    async with looking(world):
+        await tab.page.get_by_label("Automation", exact=True).fill(bot)
+        await tab.page.keyboard.press("Enter")
+        await expect(letter).to_contain_text("invalid_request: path")
+        await letter.get_by_role("button", name=request_id).click()
+        await expect(tab.dialog()).to_contain_text("masked")
+        await expect(reading).to_be_hidden()
+    async with looking(world):
+        await tab.press("Reveal")
+        await expect(tab.dialog()).to_contain_text("pink elephants")
     (revealed,) = await _audited(console, "dead_letter.revealed", request_id)
     assert revealed["actor"] == f"console:{ADMIN}"
-    await tab.press("Replay")
-    await expect(tab.page.get_by_text("1 letter replayed.")).to_be_visible()
+    told = tab.page.get_by_text("1 letter replayed.")  # For a few seconds only.
+    await asyncio.gather(expect(told).to_be_visible(), tab.press("Replay"))
 
     async def came_again() -> bool:
         return await world.mongo.audit.count_documents({"action": "dead_letters.replayed"}) > 0
@@ -139,7 +146,8 @@ async def test_a_dead_letter_is_looked_at_and_replayed(console: Console, sign_in
 
 
 async def _is_dead(console: Console, request_id: str) -> bool:
-    found = await console.admin.get("/api/dead-letters", request_id=request_id)
+    async with looking(console.world):
+        found = await console.admin.get("/api/dead-letters", request_id=request_id)
     return bool(found)
 
 

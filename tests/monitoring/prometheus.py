@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from infra.local.ports import LOOPBACK, choose_ports
-from infra.local.readiness import ANSWER_S
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 from tests.monitoring.programs import program
 from tests.scraped import target
 
@@ -118,7 +117,7 @@ async def run_prometheus(folder: Path, jobs: Mapping[str, Iterable[str]]) -> Asy
             stderr=log,
         )
     try:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             prometheus = Prometheus(f"http://{LOOPBACK}:{port}", session)
 

@@ -132,9 +132,9 @@ class Replies:
 
         async def publish() -> None:
             nonlocal content
+            if direct and not self._addresses.is_proved(address):
+                await self._prove(address, envelope.automation_id)
             try:
-                if direct and not self._addresses.is_proved(address):
-                    await self._prove(address, envelope.automation_id)
                 # RabbitMQ takes a direct address for "not routed" whenever a message is mandatory.
                 await self._replies.publish(
                     content, properties, exchange=DEFAULT_EXCHANGE, routing_key=address, mandatory=not direct

@@ -13,12 +13,12 @@ from tests.chaos.noisy_neighbour.act import Act
 from tests.chaos.noisy_neighbour.amqp_bytes import RawConnection, message, method, refusal_of
 from tests.chaos.noisy_neighbour.lying_provider import LyingProvider
 from tests.chaos.noisy_neighbour.ordinary import Ordinary, request_body
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 #: What an operator allows the neighbour: short deadlines, so that an act is over soon.
 SETTINGS = {"deadline_s": 4, "call_timeout_s": 1}
 #: How long what an act leaves behind may take to be dealt with, in seconds.
-LEFTOVERS_S = 60.0
+LEFTOVERS_S = PATIENCE_S
 GOOD = request_body("hello")
 STREAMED = request_body("hello", stream=True)
 #: How often a provider that lies is asked for an answer and for a stream; in the quick form until it has said

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 from contracts import names
 from contracts.messages import GenerationChunk, GenerationResult
 from tests.chaos.noisy_neighbour.books import GrowingBooks
-from tests.harness import World, eventually
+from tests.harness import PATIENCE_S, World, eventually
 
 PER_SECOND = 20
 #: Of five requests: a stream, one whose answer is kept in a durable queue, two plain ones, and one of a
@@ -24,7 +24,7 @@ KEY = "Primary"
 #: How the ids of its requests begin.
 ID_PREFIX = "o-"
 #: How long an answer may take on a machine that is busy with other things, in seconds.
-ANSWER_S = 30.0
+ANSWER_S = PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)

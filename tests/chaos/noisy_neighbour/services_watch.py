@@ -104,6 +104,9 @@ class ServicesWatch:
         whose = event.get("automation_id")
         if whose not in {None, self.ordinary}:
             return False
+        if self._may_cost_apart and event["event"] == "reply_delayed":
+            # A new client's first reply waits for the connection for unknown addresses.
+            return False
         if event["level"] in FAULTS:
             return not (self._may_cost_apart and APART_IN_URL in event["event"])
         # What the neighbour publishes in the ordinary one's name is refused with a warning.

@@ -7,6 +7,7 @@ from pathlib import Path
 from infra.local.leftovers import marked, started_at
 from infra.local.process import Child
 from infra.local.readiness import logs_event, wait_until_ready
+from tests.harness import eventually
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 ROOT = Path(__file__).parents[4]
@@ -35,7 +36,12 @@ async def test_a_child_that_does_not_obey_is_killed_after_the_grace(tmp_path: Pa
 
 async def test_nothing_that_it_started_outlives_it_even_in_another_session(tmp_path: Path) -> None:
     child = await started(tmp_path / "it.log", f"setsid sleep 60 & {READY}; wait")
-    assert len(marked(tmp_path)) >= 2
+
+    async def are_there() -> bool:
+        # Amid an `exec` a process has no environment, and so no mark.
+        return len(marked(tmp_path)) >= 2
+
+    await eventually(are_there, "the child and what it started")
     await child.stop(grace_s=60)
     assert marked(tmp_path) == []
 
@@ -43,7 +49,14 @@ async def test_nothing_that_it_started_outlives_it_even_in_another_session(tmp_p
 async def test_a_new_start_ends_what_the_last_run_left(tmp_path: Path) -> None:
     child = await started(tmp_path / "it.log", f"setsid sleep 60 & {READY}")
     await child.wait()
-    (left,) = [process.pid for process in marked(tmp_path)]
+    found: list[int] = []
+
+    async def is_there() -> bool:
+        found[:] = [process.pid for process in marked(tmp_path)]
+        return len(found) == 1
+
+    await eventually(is_there, "what the last run left")
+    (left,) = found
     await child.start()
     assert started_at(left) is None
     await child.stop(grace_s=0)

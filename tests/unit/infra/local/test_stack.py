@@ -17,6 +17,7 @@ from infra.local.services import ServiceSpec
 from infra.local.stack import Layout, Stack, StackInfo, outside_services
 from infra.local.state import running_state
 from infra.local.supervisor import stop
+from tests.harness import eventually
 
 OUTSIDE = {
     "KEYWAY_AMQP_URL": "amqp://user:pass@broker/keyway",
@@ -142,7 +143,13 @@ async def test_what_a_killed_supervisor_left_is_gone_before_the_next_start(home:
         (left,) = first.pids()["generation"]
         # It knows nothing of the first, as after a SIGKILL.
         await second.start()
-        assert [process.pid for process in marked(home.path)] == second.pids()["generation"] != [left]
+
+        async def has_its_own_alone() -> bool:
+            # Amid an `exec` a process has no environment, and so no mark.
+            return [process.pid for process in marked(home.path)] == second.pids()["generation"]
+
+        await eventually(has_its_own_alone, "the process of the second start alone")
+        assert second.pids()["generation"] != [left]
     finally:
         await second.stop()
         await first.stop()

@@ -28,6 +28,24 @@ class FullQueue:
         self.taken.append(body)
 
 
+class SlowAddresses:
+    """Direct addresses of which the first look gets no answer."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def is_proved(self, _: str) -> bool:
+        """As `DirectAddresses` does."""
+        return False
+
+    async def is_there(self, *_: str) -> bool:
+        """As `DirectAddresses` does."""
+        self._looks += 1
+        if self._looks == 1:
+            raise TimeoutError
+        return True
+
+
 @pytest.mark.parametrize(("refusals", "lines"), [(0, 0), (1, 1), (20, 1)])
 async def test_a_reply_queue_that_stays_full_is_one_line_for_each_answer(
     monkeypatch: pytest.MonkeyPatch, refusals: int, lines: int
@@ -40,3 +58,13 @@ async def test_a_reply_queue_that_stays_full_is_one_line_for_each_answer(
         await Replies(cast("Any", queue), cast("Any", None)).result(envelope, b'{"a":1', FIRST)
     assert len(queue.taken) == 1
     assert [line["event"] for line in logged] == ["reply_delayed"] * lines
+
+
+async def test_an_answer_that_waited_for_a_look_at_its_address_repeats_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replies, "RETRY_S", 0.001)
+    queue = FullQueue(0)
+    envelope = make_envelope(reply_to="amq.rabbitmq.reply-to.g1.2")
+    await Replies(cast("Any", queue), cast("Any", SlowAddresses())).result(envelope, b'{"a":1', FIRST)
+    assert queue.taken == [b'{"a":1' + FIRST]

@@ -540,7 +540,7 @@ async def test_a_stream_that_stalls_is_given_up_after_its_time(
         return response
 
     provider.handler = stall
-    failure = await refused(streamed.call(timeout_s=1.0))
+    failure = await refused(streamed.call(timeout_s=3.0))
     assert (failure.verdict.outcome, failure.output_tokens) == (Outcome.TIMEOUT, 1)
     assert len(streamed.passed_on) == 1
 
@@ -550,7 +550,7 @@ async def test_a_reader_that_takes_longer_than_any_provider_may_is_given_up_and_
 ) -> None:
     provider.answers(200, FIRST + LAST + DONE, EVENTS)
     streamed.pause_s = 30
-    failure = await refused(streamed.call(timeout_s=0.5))
+    failure = await refused(streamed.call(timeout_s=3.0))
     assert failure.verdict is CANCELLED
     assert failure.output_tokens is not None
     assert not failure.verdict.blames_key
